@@ -1,0 +1,1 @@
+"""A benchmarking and numerical-stability harness for cross-entropy loss implementations."""

@@ -1,0 +1,180 @@
+"""The declaration of a built-in implementation: the only thing of the harness that ``implementations/`` imports.
+
+A claim stands beside the code and is read by machine: a grade per dtype, and the known failures with their reasons.
+Claims are tested both ways: one that no longer holds fails a run, and a known failure that passes fails it too.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from harness.formats import DTYPES
+from harness.grades import Grade
+
+__all__ = ["Declaration", "Implementation", "KnownFailure", "implementation"]
+
+OPTIONS = ("weight", "pos_weight", "ignore_index", "label_smoothing", "reduction")
+_DEFAULT_DTYPES = {"numpy": ("float64", "float32"), "torch": DTYPES, "jax": DTYPES}
+
+
+@dataclass(frozen=True)
+class KnownFailure:
+    """Where an implementation is known to miss its grade, and why.
+
+    Parameters
+    ----------
+    families : tuple of str
+        Names of families; ``fnmatch`` patterns such as ``"recorded/*"`` are allowed.
+    reason : str
+        One sentence on the cause.
+    thread : str
+        Where it is discussed upstream (``"pytorch/pytorch#11752"``), or ``""``.
+    dtypes : tuple of str
+        The dtypes concerned; empty for all.
+    what : tuple of str
+        ``"loss"``, ``"gradient"``, or both.
+    """
+
+    families: tuple[str, ...]
+    reason: str
+    thread: str = ""
+    dtypes: tuple[str, ...] = ()
+    what: tuple[str, ...] = ("loss", "gradient")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What an implementation says of itself: plain data, so that it can cross a process boundary as JSON.
+
+    Parameters
+    ----------
+    name : str
+        The function's name, unique among the implementations.
+    framework : str
+        ``"numpy"``, ``"torch"`` or ``"jax"``: which bridge and which worker process.
+    loss : str
+        Name of the loss.
+    grades : mapping of str to Grade
+        The claimed grade per dtype; a dtype that is absent is not supported.
+    devices, targets : tuple of str
+        Where it runs, and the kinds of target that it takes (``"indices"``, ``"probabilities"``).
+    options : tuple of str
+        The claimed options: the keywords of the signature that have a meaning in the contract.
+    has_gradient : bool
+        Whether a gradient can be had: by differentiation, or from the declared function for NumPy.
+    requires : mapping of str to str
+        Importable module → the pip requirement that provides it.
+    known_failures : tuple of KnownFailure
+        Where the claim does not hold.
+    slow : bool
+        Left out by ``--quick`` (a compiler runs first, say).
+    summary : str
+        First line of the function's docstring.
+    """
+
+    name: str
+    framework: str
+    loss: str
+    grades: Mapping[str, Grade]
+    devices: tuple[str, ...] = ("cpu",)
+    targets: tuple[str, ...] = ("indices",)
+    options: tuple[str, ...] = ()
+    has_gradient: bool = True
+    requires: Mapping[str, str] = field(default_factory=dict)
+    known_failures: tuple[KnownFailure, ...] = ()
+    slow: bool = False
+    summary: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The declaration as JSON-ready data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Declaration:
+        """The inverse of `to_json`."""
+        known = tuple(
+            KnownFailure(**{key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()})
+            for entry in data["known_failures"]
+        )
+        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+        grades = {name: Grade(grade) for name, grade in data["grades"].items()}
+        return cls(**{**fields, "known_failures": known, "grades": grades})
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """A declaration with its code: exists only in the process that runs it.
+
+    ``function(logits, target, **options)`` returns the loss; ``gradient(logits, target, upstream, **options)``, where
+    given, returns the gradient [N, V] for a framework that does not differentiate (NumPy).
+    """
+
+    declaration: Declaration
+    function: Callable[..., Any]
+    gradient: Callable[..., Any] | None
+
+
+def implementation(
+    *,
+    framework: str,
+    loss: str,
+    grade: str | Mapping[str, str],
+    dtypes: tuple[str, ...] | None = None,
+    devices: tuple[str, ...] = ("cpu",),
+    targets: tuple[str, ...] = ("indices",),
+    gradient: Callable[..., Any] | None = None,
+    requires: Mapping[str, str] | None = None,
+    known_failures: tuple[KnownFailure, ...] = (),
+    slow: bool = False,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a function as an implementation of a loss; the function itself is returned unchanged.
+
+    `grade` is one grade for every dtype or a mapping from dtype to grade; 16-bit dtypes may claim ``"storage"``.
+    `dtypes` defaults to what the framework has (float64 and float32 for NumPy; the 16-bit ones too for torch and JAX).
+
+    Raises
+    ------
+    ValueError
+        For an unknown grade, dtype or framework.
+
+    Examples
+    --------
+    >>> @implementation(framework="numpy", loss="cross_entropy", grade="absolute")
+    ... def my_loss(logits, target): ...
+    """
+    if framework not in _DEFAULT_DTYPES:
+        raise ValueError(f"unknown framework {framework!r}: choose from {', '.join(_DEFAULT_DTYPES)}")
+    if isinstance(grade, str):
+        claims = dict.fromkeys(dtypes or _DEFAULT_DTYPES[framework], grade)
+    else:
+        claims = dict(grade)
+    unknown = set(claims) - set(DTYPES)
+    if unknown:
+        raise ValueError(f"unknown dtype {sorted(unknown)[0]!r}: choose from {', '.join(DTYPES)}")
+    grades = {name: Grade(claims[name]) for name in DTYPES if name in claims}
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        doc = inspect.getdoc(function) or ""
+        keywords = list(inspect.signature(function).parameters)[2:]
+        declaration = Declaration(
+            name=function.__name__,
+            framework=framework,
+            loss=loss,
+            grades=grades,
+            devices=devices,
+            targets=targets,
+            options=tuple(name for name in keywords if name in OPTIONS),
+            has_gradient=framework != "numpy" or gradient is not None,
+            requires=dict(requires or {}),
+            known_failures=known_failures,
+            slow=slow,
+            summary=doc.splitlines()[0] if doc else "",
+        )
+        declared = Implementation(declaration, function, gradient)
+        function.__xent_implementation__ = declared  # type: ignore[attr-defined]
+        return function
+
+    return declare
