@@ -1,18 +1,76 @@
 """What a loss declares: one object per loss holds its formula, truth, bounds, semantics and families.
 
-Adding a loss is one file in this package that defines a `Loss`; everything else follows from it.
+Adding a loss is one file in this package that defines a `Loss` and the `Problem` that states one batch of it exactly;
+truth, judging, families and commands follow from those.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
 
-__all__ = ["Loss"]
+from harness.arithmetic import Arithmetic, Bound
+from harness.certified import Exact
+from harness.formats import FORMATS, Format
+
+__all__ = ["Loss", "Problem", "RowTruth", "as_exact_reals"]
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class RowTruth:
+    """The truth of one row.
+
+    Parameters
+    ----------
+    losses : list of Exact
+        One loss (or one per element), relative error at most 2^-100; infinite and NaN ones as libmp's.
+    gradient_hi, gradient_lo : float64 array [V]
+        The gradient of the row's own loss, times the scale that was asked for, as double-doubles.
+    """
+
+    losses: list[Exact]
+    gradient_hi: Array
+    gradient_lo: Array
+
+
+class Problem(ABC):
+    """One batch of a loss, every number read as the exact real that it is (all formats embed in float64)."""
+
+    logits: Array
+    upstream: Array
+    """float64, of the unreduced output's shape; ones where none was given."""
+
+    @property
+    @abstractmethod
+    def counted(self) -> Array:
+        """Which rows count towards a reduction: bool [N]."""
+
+    @abstractmethod
+    def solve(self, row: int, scale: Array | Fraction) -> RowTruth:
+        """The certified truth of one row; `scale` multiplies the gradient (a fraction, or one float64 per element)."""
+
+    @abstractmethod
+    def denominator(self) -> Fraction:
+        """What `mean` divides the sum of the losses by."""
+
+    @abstractmethod
+    def content(self) -> Iterable[bytes]:
+        """Everything that the truth depends on, as bytes for a content address."""
+
+    @abstractmethod
+    def loss_bound(self, arithmetic: Arithmetic, output: Format, loss: Array) -> Bound:
+        """Bound for each unreduced loss, given the true losses (float64, of the output's shape)."""
+
+    @abstractmethod
+    def gradient_bound(self, arithmetic: Arithmetic, output: Format, gradient: Array, scale: Array) -> Bound:
+        """Bound for each gradient entry [N, V], given the true gradient; `scale` (the upstream's shape) is in it."""
 
 
 class Loss(ABC):
@@ -25,9 +83,53 @@ class Loss(ABC):
     """Whether the unreduced output is [N, K] (one loss per element) instead of [N] (one per row)."""
 
     @abstractmethod
+    def problem(self, logits: Array, target: Array, upstream: Array | None, options: Mapping[str, Any]) -> Problem:
+        """State a batch exactly.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For shapes, dtypes, labels or options that the loss does not define; the message names the value.
+        """
+
+    @abstractmethod
     def draw_target(self, rng: np.random.Generator, logits: Array, labels: Array) -> Array:
         """A target for logits [N, V] of any supported dtype, given the label [N] that each row is about."""
 
     def output_shape(self, logits: Array) -> tuple[int, ...]:
         """The shape of the unreduced loss."""
         return logits.shape if self.elementwise else logits.shape[:1]
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Refuse options that this loss does not have.
+
+        Raises
+        ------
+        TypeError
+            Naming the option and those that exist.
+        """
+        for name in options:
+            if name not in self.options:
+                raise TypeError(f"{self.name} has no option {name!r}; it has {', '.join(self.options)}")
+
+
+def as_exact_reals(name: str, value: Any, *, finite: bool = False) -> Array:
+    """An array of numbers as float64, exactly: any of the four formats, or integers and Python numbers.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that is neither, naming it.
+    ValueError
+        For an integer beyond 2^53, or, with ``finite``, for a value that is NaN or infinite.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind in "iu":
+        if array.size and max(abs(int(array.max())), abs(int(array.min()))) > 2**53:
+            raise ValueError(f"{name}: an integer beyond 2^53 is not exact in float64; pass floating-point values")
+    elif array.dtype.name not in FORMATS:
+        raise TypeError(f"{name}: dtype {array.dtype} is not one of {', '.join(FORMATS)} or an integer")
+    result: Array = array.astype(np.float64)
+    if finite and not np.isfinite(result).all():
+        raise ValueError(f"{name}: {result[~np.isfinite(result)].flat[0]} is not finite")
+    return result

@@ -1,0 +1,87 @@
+"""The arithmetic that a bound is about: its unit roundoff, its constant, and how errors of a long sum grow.
+
+docs/theory.md derives every formula that uses these; nothing here is fitted to measurements.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.formats import Format
+from harness.grades import Grade
+
+__all__ = ["Arithmetic", "Bound", "applicable_grades"]
+
+Array = np.ndarray[Any, Any]
+
+VACUOUS = 0.5
+"""A bound is vacuous from expm1(κ) > 0.5 on: a probability known to half its size says nothing."""
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The arithmetic expected at a grade.
+
+    Parameters
+    ----------
+    grade : Grade
+        `RELATIVE`, `ABSOLUTE` or `STORAGE`.
+    unit_roundoff : float
+        u: of the arithmetic expected (float32 for 16-bit input), or of the 16-bit input format at `STORAGE`.
+    constant : float
+        c = 4, one u each for the shift, the exponential, the sum or quotient, and the final operation; 2 at `STORAGE`, where
+        the intermediate results are stored in 16 bits twice.
+    subnormal : float
+        η, the smallest subnormal of that arithmetic.
+    """
+
+    grade: Grade
+    unit_roundoff: float
+    constant: float
+    subnormal: float
+
+    @classmethod
+    def at(cls, grade: Grade, input_format: Format) -> Arithmetic:
+        """The arithmetic that a grade expects of code that gets input of a format."""
+        storage = grade is Grade.STORAGE
+        fmt = input_format if storage else input_format.arithmetic
+        return cls(grade, fmt.unit_roundoff, 2.0 if storage else 4.0, fmt.smallest_subnormal)
+
+    @property
+    def cu(self) -> float:
+        """c·u."""
+        return self.constant * self.unit_roundoff
+
+    def sum_growth(self, terms: int) -> float:
+        """By how many u a sum of that many positive terms may be off, relatively.
+
+        Terms (any order: Higham, *ASNA*, 2nd ed., eq. 4.6, with one more than the n-1 additions) at `ABSOLUTE`; log₂ of
+        their number (pairwise: *ASNA* eq. 4.7) at the others.
+        """
+        return float(terms) if self.grade is Grade.ABSOLUTE else math.log2(max(terms, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """A bound for each value of an array.
+
+    Parameters
+    ----------
+    value : float64 array
+        Largest admissible absolute error, output rounding and underflow floors included.
+    vacuous : bool array
+        Where the bound says nothing, so that the value is not judged.
+    """
+
+    value: Array
+    vacuous: Array
+
+
+def applicable_grades(input_format: Format) -> tuple[Grade, ...]:
+    """The grades with a bound of their own for a format, best first (`FAITHFUL` is judged by ulp)."""
+    base = (Grade.RELATIVE, Grade.ABSOLUTE)
+    return (*base, Grade.STORAGE) if input_format.bits == 16 else base

@@ -1,0 +1,69 @@
+"""Bounds for a whole output: per grade, unreduced or reduced, from the declarations of the losses.
+
+The row bounds are each loss's; what a reduction adds is here (docs/theory.md, section 7).
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from harness.arithmetic import Arithmetic, Bound, applicable_grades
+from harness.formats import Format
+from harness.grades import Grade
+from harness.reference import Reduced, Reference
+
+__all__ = ["gradient_bounds", "loss_bounds", "reduced_gradient_bounds", "reduced_loss_bounds"]
+
+Bounds = dict[Grade, Bound]
+
+
+def loss_bounds(reference: Reference, fmt: Format, output: Format) -> Bounds:
+    """Bounds of each unreduced loss: `fmt` is the input's format, `output` that of the result."""
+    return {
+        grade: reference.problem.loss_bound(Arithmetic.at(grade, fmt), output, reference.loss_hi)
+        for grade in applicable_grades(fmt)
+    }
+
+
+def gradient_bounds(reference: Reference, fmt: Format, output: Format) -> Bounds:
+    """Bounds of each gradient entry [N, V], the upstream gradient included."""
+    return {
+        grade: reference.problem.gradient_bound(
+            Arithmetic.at(grade, fmt), output, reference.grad_hi, reference.problem.upstream
+        )
+        for grade in applicable_grades(fmt)
+    }
+
+
+def reduced_loss_bounds(reference: Reference, reduced: Reduced, reduction: str, fmt: Format, output: Format) -> Bounds:
+    """(Σ b_i)/W + c·u·(N+1)·Σ abs(l_i)/W + 2 u_o abs(result), with W = 1 for a sum."""
+    weight = _denominator(reference, reduction)
+    losses = np.abs(reference.loss_hi)
+    bounds = {}
+    for grade, rows in loss_bounds(reference, fmt, output).items():
+        arithmetic = Arithmetic.at(grade, fmt)
+        total = rows.value.sum() + arithmetic.cu * (losses.size + 1) * losses.sum()
+        value = total / weight + 2 * output.unit_roundoff * abs(reduced.loss_hi)
+        bounds[grade] = Bound(np.asarray(value), np.asarray(bool(rows.vacuous.any()) or not np.isfinite(value)))
+    return bounds
+
+
+def reduced_gradient_bounds(
+    reference: Reference, reduced: Reduced, reduction: str, upstream: float, fmt: Format, output: Format
+) -> Bounds:
+    """The row bounds at the scale upstream/W, and c·u·(N+1)·abs(g_j) for the rounding of W itself."""
+    scale = np.full(reference.problem.upstream.shape, upstream / _denominator(reference, reduction))
+    bounds = {}
+    for grade in applicable_grades(fmt):
+        arithmetic = Arithmetic.at(grade, fmt)
+        rows = reference.problem.gradient_bound(arithmetic, output, reduced.grad_hi, scale)
+        weighing = arithmetic.cu * (scale.size + 1) * np.abs(reduced.grad_hi) if reduction == "mean" else 0.0
+        bounds[grade] = Bound(rows.value + weighing, rows.vacuous)
+    return bounds
+
+
+def _denominator(reference: Reference, reduction: str) -> float:
+    divisor = reference.problem.denominator() if reduction == "mean" else Fraction(1)
+    return float(divisor) if divisor else float("nan")

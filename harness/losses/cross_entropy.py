@@ -1,0 +1,375 @@
+"""Cross-entropy of the softmax of logits: formula, semantics, truth and bounds.
+
+With q the target distribution (one-hot or given, mixed with label smoothing: (1-ε)q + ε/V), w the class weights,
+t_j = w_j q_j, T = Σ t_j, ℓ = log Σ exp z_i and p the softmax: row loss = Σ t_j (ℓ - z_j), gradient = T p_j - t_j
+(``torch.nn.functional.cross_entropy``, documentation). A -inf logit is a masked class: probability 0. The derivations of
+truth and bounds are in docs/theory.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from harness import certified as real
+from harness.arithmetic import VACUOUS, Arithmetic, Bound
+from harness.certified import Exact
+from harness.formats import Format
+from harness.grades import Grade
+from harness.losses.base import Loss, Problem, RowTruth, as_exact_reals
+
+__all__ = ["CrossEntropy"]
+
+Array = np.ndarray[Any, Any]
+
+
+class CrossEntropy(Loss):
+    """Softmax cross-entropy with class indices or probabilities, class weights, ignored rows and label smoothing."""
+
+    name = "cross_entropy"
+    formula = "Σ_j t_j (log Σ_i exp z_i - z_j), t = w · ((1 - ε) q + ε / V)"
+    options = ("weight", "ignore_index", "label_smoothing")
+    elementwise = False
+
+    def draw_target(self, rng: np.random.Generator, logits: Array, labels: Array) -> Array:
+        """Class indices [N]: the labels themselves."""
+        return labels.astype(np.int64)
+
+    def problem(
+        self, logits: Array, target: Array, upstream: Array | None, options: Mapping[str, Any]
+    ) -> CrossEntropyProblem:
+        """State a batch of logits [N, V] and target [N] (integers) or [N, V] exactly; see `Loss.problem`."""
+        self.check_options(options)
+        z = as_exact_reals("logits", logits)
+        if z.ndim != 2 or z.shape[1] == 0:
+            raise ValueError(f"logits: expected shape [N, V] with V at least 1, got {list(z.shape)}")
+        n, v = z.shape
+        smoothing = float(options.get("label_smoothing", 0.0))
+        if not 0.0 <= smoothing <= 1.0:
+            raise ValueError(f"label_smoothing: {smoothing} is outside [0, 1]")
+        weight = options.get("weight")
+        if weight is not None:
+            weight = as_exact_reals("weight", weight, finite=True)
+            if weight.shape != (v,):
+                raise ValueError(f"weight: expected shape [{v}], got {list(weight.shape)}")
+            if (weight < 0).any():
+                raise ValueError(f"weight: {weight.min()} is negative")
+        ignore_index = int(options.get("ignore_index", -100))
+        labels, probabilities, ignored = _read_target(np.asarray(target), n, v, ignore_index)
+        up = np.ones(n) if upstream is None else as_exact_reals("upstream", upstream, finite=True)
+        if up.shape not in ((), (n,)):
+            raise ValueError(f"upstream: expected shape [{n}], got {list(up.shape)}")
+        up = np.broadcast_to(up, (n,))
+        return CrossEntropyProblem(z, labels, probabilities, ignored, weight, smoothing, up)
+
+
+def _read_target(target: Array, n: int, v: int, ignore_index: int) -> tuple[Array | None, Array | None, Array]:
+    """The labels [N] or the probabilities [N, V], and which rows are ignored."""
+    if target.shape == (n, v) and target.ndim == 2:
+        if ignore_index != -100:
+            raise ValueError(f"ignore_index: {ignore_index} was given with class probabilities; it needs class indices")
+        probabilities = as_exact_reals("target", target)
+        if (probabilities < 0).any():
+            raise ValueError(f"target: {probabilities[probabilities < 0].flat[0]} is negative")
+        return None, probabilities, np.zeros(n, dtype=bool)
+    if target.shape != (n,):
+        raise ValueError(f"target: expected class indices [{n}] or probabilities [{n}, {v}], got {list(target.shape)}")
+    if target.dtype.kind not in "iu" and target.size:
+        raise TypeError(f"target: class indices must be integers, got {target.dtype}")
+    labels = target.astype(np.int64)
+    ignored = labels == ignore_index
+    bad = ~ignored & ((labels < 0) | (labels >= v))
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ValueError(f"target[{row}]: class {labels[row]} is outside [0, {v}) and is not ignore_index {ignore_index}")
+    return labels, None, ignored
+
+
+@dataclass(frozen=True, eq=False)
+class CrossEntropyProblem(Problem):
+    """One batch, every number an exact float64: logits [N, V], labels [N] or probabilities [N, V], weight [V] or None."""
+
+    logits: Array
+    labels: Array | None
+    probabilities: Array | None
+    ignored: Array
+    weight: Array | None
+    smoothing: float
+    upstream: Array
+
+    @property
+    def counted(self) -> Array:
+        """The rows that are not ignored."""
+        return ~self.ignored
+
+    def denominator(self) -> Fraction:
+        """The sum of the targets' weights over the rows that count; the number of rows for probabilities."""
+        if self.labels is None:
+            return Fraction(self.logits.shape[0])
+        counted = self.labels[~self.ignored]
+        if self.weight is None:
+            return Fraction(len(counted))
+        return sum((Fraction(float(self.weight[y])) for y in counted), Fraction(0))
+
+    def content(self) -> Iterable[bytes]:
+        """See `Problem.content`."""
+        yield repr((self.logits.shape, self.smoothing, self.labels is None, self.weight is None)).encode()
+        for array in (self.logits, self.labels, self.probabilities, self.ignored, self.weight, self.upstream):
+            if array is not None:
+                yield np.ascontiguousarray(array).tobytes()
+
+    def solve(self, row: int, scale: Array | Fraction) -> RowTruth:
+        """The certified truth of one row; see `Problem.solve`."""
+        z = self.logits[row]
+        if self.ignored[row]:
+            return RowTruth([real.ZERO], np.zeros(len(z)), np.zeros(len(z)))
+        q = self._distribution(row)
+        if np.isnan(z).any() or np.isposinf(z).any() or np.isneginf(z).all() or not np.isfinite(q).all():
+            return RowTruth([real.NAN], np.full(len(z), np.nan), np.zeros(len(z)))
+        exact_scale = scale if isinstance(scale, Fraction) else Fraction(float(scale))
+        classes = _Classes(z, q, self.weight, self.smoothing)
+        group_hi, group_lo = classes.gradient(exact_scale)
+        return RowTruth([classes.loss()], group_hi[classes.member], group_lo[classes.member])
+
+    def _distribution(self, row: int) -> Array:
+        """q of one row, before smoothing: [V], float64, exact."""
+        if self.probabilities is not None:
+            return self.probabilities[row]
+        assert self.labels is not None
+        one_hot = np.zeros(self.logits.shape[1])
+        one_hot[self.labels[row]] = 1.0
+        return one_hot
+
+    # Bounds: first order in u, in float64, whose own rounding (1e-16 relative) does not matter to a bound.
+
+    @cached_property
+    def _rows(self) -> _RowQuantities:
+        return _RowQuantities.of(self)
+
+    def loss_bound(self, arithmetic: Arithmetic, output: Format, loss: Array) -> Bound:
+        """Bound for each row's loss [N]; DESIGN's table, derived in docs/theory.md, sections 4 and 5."""
+        r = self._rows
+        v = self.logits.shape[1]
+        with np.errstate(over="ignore", invalid="ignore"):
+            if arithmetic.grade is Grade.RELATIVE:
+                pairwise = 1 + np.log2(np.maximum(r.n_t, 1))
+                first = arithmetic.cu * (pairwise * loss + r.total * r.tail_conditioning)
+            else:
+                growth = arithmetic.sum_growth(v)
+                first = arithmetic.cu * (r.total * growth + r.n_t * r.target_magnitude)
+            floor = r.total * (v * arithmetic.subnormal / 2) + output.smallest_subnormal / 2
+            value = first + 2 * output.unit_roundoff * np.abs(loss) + floor
+            vacuous = (np.expm1(first / np.where(r.total > 0, r.total, 1)) > VACUOUS) & (first > VACUOUS * loss)
+        return Bound(value, vacuous | ~np.isfinite(value))
+
+    def gradient_bound(self, arithmetic: Arithmetic, output: Format, gradient: Array, scale: Array) -> Bound:
+        """Bound for each gradient entry [N, V]; DESIGN's table, derived in docs/theory.md, sections 4 and 5."""
+        r = self._rows
+        v = self.logits.shape[1]
+        size = np.abs(scale)[:, None]
+        total = r.total[:, None]
+        cu = arithmetic.cu
+        with np.errstate(over="ignore", invalid="ignore"):
+            if arithmetic.grade is Grade.RELATIVE:
+                growth = arithmetic.sum_growth(v) + np.log2(np.maximum(r.n_t, 1))[:, None]
+                kappa = cu * (1 + growth + r.depth)
+                others = np.where(r.p > 0, (total - r.t).clip(0) * r.p * kappa, 0.0)
+                first = others + cu * r.t * r.rest_conditioning
+            else:
+                kappa = cu * (arithmetic.sum_growth(v) + r.depth + r.normaliser_magnitude[:, None])
+                spread = total * np.exp(-r.depth + kappa + np.log(-np.expm1(-kappa)))
+                first = np.where(r.depth < np.inf, spread, 0.0) + cu * r.t
+            terms = np.where(r.t > 0, v, 1 + v * r.p)
+            floor = total * terms * arithmetic.subnormal / 2 + output.smallest_subnormal / 2
+            rounding = arithmetic.constant * output.unit_roundoff * np.abs(gradient)
+            value = first * size + rounding + floor * np.maximum(1.0, size)
+            vacuous = (np.expm1(kappa) > VACUOUS) & (first > cu * total)
+        return Bound(value, vacuous | ~np.isfinite(value))
+
+
+class _Classes:
+    """The classes of one row, grouped where logit, target and weight agree (ties, masks and 16-bit values are many)."""
+
+    def __init__(self, z: Array, q: Array, weight: Array | None, smoothing: float) -> None:
+        active = np.ones(len(z), bool) if smoothing else q != 0
+        w = np.ones(len(z)) if weight is None else np.where(active, weight, 1.0)
+        first, self.member, counts = _group(z, q, w)
+        self.counts: list[int] = counts.tolist()
+        self.masked = np.isneginf(z[first]).tolist()
+        self.z = [real.ZERO if m else real.exact(x) for x, m in zip(z[first].tolist(), self.masked, strict=True)]
+        self.top = int(np.argmax(z[first]))
+        self.scale_of_t = len(z) if smoothing else 1
+        keep = real.subtract(real.ONE, real.exact(smoothing))
+        spread = real.exact(smoothing)
+        self.t: list[Exact] = []  # times V where there is smoothing, so that it stays a binary number
+        for qj, wj, on in zip(q[first].tolist(), w[first].tolist(), active[first].tolist(), strict=True):
+            mass = real.exact(qj)
+            if smoothing:
+                mass = real.add(real.multiply(real.multiply(keep, mass), real.exact(len(z))), spread)
+            self.t.append(real.multiply(mass, real.exact(wj)) if on else real.ZERO)
+        self.total = real.ZERO
+        for t, count in zip(self.t, self.counts, strict=True):
+            if t != real.ZERO:
+                self.total = real.add(self.total, real.multiply(t, real.exact(count)))
+        self.softmaxes: dict[int, _Softmax] = {}
+
+    def softmax(self, prec: int) -> _Softmax:
+        if prec not in self.softmaxes:
+            self.softmaxes[prec] = _Softmax.of(self, prec)
+        return self.softmaxes[prec]
+
+    def loss(self) -> Exact:
+        """T log S + Σ t_j (m - z_j): for t >= 0 a sum of non-negative terms, with T and the second sum exact."""
+        distance, size = real.ZERO, real.ZERO
+        for t, z, count, masked in zip(self.t, self.z, self.counts, self.masked, strict=True):
+            if t == real.ZERO:
+                continue
+            if masked:
+                return real.INFINITY
+            term = real.multiply(real.multiply(t, real.exact(count)), real.subtract(self.z[self.top], z))
+            distance = real.add(distance, term)
+            size = real.add(size, real.magnitude(term))
+        for prec in real.precisions():
+            normaliser = real.multiply(self.total, self.softmax(prec).log_sum, prec)
+            value = real.add(normaliser, distance, prec)
+            if real.is_settled(value, real.add(real.magnitude(normaliser), size, prec), prec):
+                return real.quotient(value, real.exact(self.scale_of_t), prec)
+        raise AssertionError("precisions() raises first")
+
+    def gradient(self, scale: Fraction) -> tuple[Array, Array]:
+        """(T - t_j) e_j - t_j (S - e_j), over S: for one-hot targets one of the two terms is zero, so nothing cancels."""
+        hi, lo = np.empty(len(self.t)), np.empty(len(self.t))
+        numerator, divisor = real.exact(scale.numerator), real.exact(scale.denominator * self.scale_of_t)
+        first = next(real.precisions())
+        s = self.softmax(first)
+        common = real.quotient(real.multiply(self.total, numerator), real.multiply(s.total, divisor), first)
+        for j, t in enumerate(self.t):
+            if t == real.ZERO:
+                hi[j], lo[j] = real.split(real.multiply(s.e[j], common, first))
+            else:
+                hi[j], lo[j] = real.split(self._target_entry(j, numerator, divisor))
+        return hi, lo
+
+    def _target_entry(self, j: int, numerator: Exact, divisor: Exact) -> Exact:
+        """The gradient's entry of a class with t_j ≠ 0, at the first precision whose certificate holds."""
+        for prec in real.precisions():
+            s = self.softmax(prec)
+            gain = real.multiply(real.subtract(self.total, self.t[j]), s.e[j])
+            loss = real.multiply(self.t[j], s.rest(j))
+            below = real.multiply(s.total, divisor)
+            difference = real.multiply(real.subtract(gain, loss, s.prec), numerator)
+            value = real.quotient(difference, below, prec)
+            size = real.add(real.magnitude(gain), real.magnitude(loss), prec)
+            size = real.quotient(real.multiply(size, real.magnitude(numerator)), below, prec)
+            if s.tied or real.is_settled(value, size, prec):
+                return value
+        raise AssertionError("precisions() raises first")
+
+
+@dataclass(frozen=True)
+class _Softmax:
+    """Exponentials of a row's groups, shifted by the maximum, to a precision: relative errors within 8η (docs/theory.md)."""
+
+    e: list[Exact]
+    top: int  # the group that holds the maximum left out of R
+    beyond_top: Exact  # R: the sum of all exponentials but one that is exactly 1
+    total: Exact  # S = 1 + R
+    log_sum: Exact  # log S
+    tied: bool  # whether all classes that are not masked tie, so that every quantity but log S is exact
+    prec: int
+
+    @classmethod
+    def of(cls, row: _Classes, prec: int) -> _Softmax:
+        high = row.z[row.top]
+        e = [
+            real.ZERO if masked else real.exponential(real.subtract(z, high), prec)
+            for z, masked in zip(row.z, row.masked, strict=True)
+        ]
+        live = [j for j, masked in enumerate(row.masked) if not masked]
+        tied = all(row.z[j] == high for j in live)
+        others = [count - (j == row.top) for j, count in enumerate(row.counts)]
+        beyond = real.exact(sum(others[j] for j in live)) if tied else real.sum_positive(e, others, prec)
+        total = real.add(real.ONE, beyond, 0 if tied else prec)
+        return cls(e, row.top, beyond, total, real.log1p(beyond, prec), tied, 0 if tied else prec)
+
+    def rest(self, j: int) -> Exact:
+        """S minus one exponential of group j, never by cancellation: R for the maximum itself, else at least S/2."""
+        return self.beyond_top if j == self.top else real.subtract(self.total, self.e[j], self.prec)
+
+
+def _group(z: Array, q: Array, w: Array) -> tuple[Array, Array, Array]:
+    """Group equal (z, q, w): index of a member of each group, group of each class, and the groups' sizes."""
+    codes = np.zeros(len(z), dtype=np.int64)
+    for column in (z, q, w):
+        values, inverse = np.unique(column, return_inverse=True)
+        if len(values) > 1:
+            _, codes = np.unique(codes * len(values) + inverse, return_inverse=True)
+    _, first, member, counts = np.unique(codes, return_index=True, return_inverse=True, return_counts=True)
+    return first, member, counts
+
+
+@dataclass(frozen=True, eq=False)
+class _RowQuantities:
+    """What the bounds are made of, float64: t, p, depth = ℓ - z_j are [N, V]; the others [N]."""
+
+    t: Array
+    p: Array
+    depth: Array
+    total: Array
+    n_t: Array
+    normaliser_magnitude: Array  # |ℓ|
+    target_magnitude: Array  # Σ t_j (|ℓ| + |z_j|)
+    tail_conditioning: Array  # Σ_{i≠k} p_i (1 + log2 V + |z_i - z_k|), k = y for one target class, else the maximum
+    rest_conditioning: Array  # [N, V]: Σ_{i≠j} p_i (1 + log2 V + |z_i - z_j|), where t_j > 0
+
+    @classmethod
+    def of(cls, problem: CrossEntropyProblem) -> _RowQuantities:
+        z = problem.logits
+        n, v = z.shape
+        q = np.stack([problem._distribution(row) for row in range(n)]) if n else np.zeros((0, v))
+        t = (1 - problem.smoothing) * q + problem.smoothing / v
+        t = np.abs(t if problem.weight is None else t * problem.weight)
+        t[problem.ignored] = 0.0
+        with np.errstate(all="ignore"):
+            m = z.max(axis=1, initial=-np.inf)[:, None]
+            shifted = np.where(np.isneginf(z), -np.inf, z - m)
+            e = np.exp(shifted)
+            s = e.sum(axis=1, keepdims=True)
+            log_s = np.log(s)
+            p, depth, normaliser = e / s, log_s - shifted, np.abs(m + log_s)[:, 0]
+            target_magnitude = np.where(t > 0, t * (normaliser[:, None] + np.abs(z)), 0.0).sum(axis=1)
+            rest = _rest_conditioning(shifted, p, t)
+            pivot = np.where((t > 0).sum(axis=1) == 1, t.argmax(axis=1), shifted.argmax(axis=1))[:, None]
+            distance = np.abs(shifted - np.take_along_axis(shifted, pivot, axis=1))
+            tail = np.where(p > 0, p * (1 + np.log2(v) + distance), 0.0)
+            np.put_along_axis(tail, pivot, 0.0, axis=1)
+        return cls(
+            t, p, depth, t.sum(axis=1), (t > 0).sum(axis=1), normaliser, target_magnitude, tail.sum(axis=1), rest
+        )
+
+
+def _rest_conditioning(shifted: Array, p: Array, t: Array) -> Array:
+    """Σ_{i≠j} p_i (1 + log2 V + |z_i - z_j|) for the entries with t_j > 0, through prefix sums over the sorted row."""
+    n, v = shifted.shape
+    out = np.zeros((n, v))
+    for row in range(n):
+        wanted = np.flatnonzero((t[row] > 0) & (shifted[row] > -np.inf))
+        if len(wanted) <= 4:
+            for j in wanted:
+                far = np.where(p[row] > 0, p[row] * (1 + np.log2(v) + np.abs(shifted[row] - shifted[row, j])), 0.0)
+                out[row, j] = far.sum() - far[j]
+            continue
+        order = np.argsort(-shifted[row])
+        d, mass = shifted[row, order], p[row, order]
+        moment = np.cumsum(np.where(mass > 0, mass * d, 0.0))
+        count = np.cumsum(mass)
+        above = moment - d * count  # Σ_{i above} p_i (z_i - z_j)
+        below = d * (count[-1] - count) - (moment[-1] - moment)
+        near = (1 + np.log2(v)) * (count[-1] - mass)
+        out[row, order] = np.where(d > -np.inf, np.abs(above) + np.abs(below) + near, 0.0)
+    return out

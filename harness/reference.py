@@ -1,0 +1,177 @@
+"""The *reference*: certified truth for a batch, as double-double pairs.
+
+`truth` is the public entry. Each value's error is at most 2^-90 relative or 2^-1074 absolute, whichever is larger; the
+proof is in docs/theory.md, and the code that it is about in `harness.certified` and in each loss's ``solve``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness import cache
+from harness import certified as real
+from harness.batch import Batch
+from harness.certified import Exact
+from harness.losses import Problem, loss_named
+
+__all__ = ["Reduced", "Reference", "reference_of", "truth"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """A reduced loss and its gradient.
+
+    Parameters
+    ----------
+    loss_hi, loss_lo : float
+        The reduced loss in nats; the sum of the two is the value.
+    grad_hi, grad_lo : float64 array [N, V]
+        Its gradient with respect to the logits, times the upstream gradient.
+    """
+
+    loss_hi: float
+    loss_lo: float
+    grad_hi: Array
+    grad_lo: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The certified truth for a batch: unevaluated sums hi + lo of float64 pairs.
+
+    Parameters
+    ----------
+    loss_hi, loss_lo : float64 array [N] or [N, K]
+        The loss of each row (each element, for an element-wise loss) in nats. Beyond float64's range hi is inf and lo 0.
+    grad_hi, grad_lo : float64 array [N, V]
+        The gradient of each row's own loss with respect to its logits, times the upstream gradient.
+    problem : Problem
+        The batch that this is the truth of.
+    """
+
+    loss_hi: Array
+    loss_lo: Array
+    grad_hi: Array
+    grad_lo: Array
+    problem: Problem
+
+    def reduced(self, reduction: str, upstream: float = 1.0) -> Reduced:
+        """The loss reduced by ``"mean"`` or ``"sum"``, and its gradient times a scalar upstream gradient.
+
+        A mean over nothing (every row ignored, weights that sum to zero, an empty batch) is NaN, with gradient 0 in ignored
+        rows and NaN in others, as ``torch.nn.functional.cross_entropy`` has it.
+
+        Raises
+        ------
+        ValueError
+            For another reduction, or an upstream that is not finite.
+        """
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction: {reduction!r} is neither 'mean' nor 'sum'")
+        if not np.isfinite(upstream):
+            raise ValueError(f"upstream: {upstream} is not finite")
+        divisor = self.problem.denominator() if reduction == "mean" else Fraction(1)
+        if divisor == 0:
+            undefined = np.where(self.problem.counted[:, None], np.nan, np.zeros_like(self.grad_hi))
+            return Reduced(float("nan"), 0.0, undefined, np.zeros_like(self.grad_lo))
+        scale = Fraction(float(upstream)) / divisor
+        solved = [self.problem.solve(row, scale) for row in range(len(self.grad_hi))]
+        total = _sum([loss for row in solved for loss in row.losses])
+        if total not in (real.NAN, real.INFINITY):
+            total = real.quotient(
+                real.multiply(total, real.exact(divisor.denominator)), real.exact(divisor.numerator), 2 * real.RELATIVE_BITS
+            )
+        hi, lo = real.split(total)
+        empty = np.zeros_like(self.grad_hi)
+        grad_hi = np.stack([row.gradient_hi for row in solved]) if solved else empty
+        grad_lo = np.stack([row.gradient_lo for row in solved]) if solved else empty
+        return Reduced(hi, lo, grad_hi, grad_lo)
+
+
+def truth(
+    logits: npt.ArrayLike,
+    target: npt.ArrayLike,
+    *,
+    loss: str = "cross_entropy",
+    upstream: npt.ArrayLike | None = None,
+    **options: Any,
+) -> Reference:
+    """The certified truth of a loss and of its gradient with respect to the logits.
+
+    Every number, options included, is read as the exact real that it is.
+
+    Parameters
+    ----------
+    logits : array_like [N, V]
+        float64, float32, float16, bfloat16 (``ml_dtypes``), or integers. ``-inf`` is a masked class.
+    target : array_like
+        Class indices [N], or class probabilities [N, V]; for ``binary_cross_entropy_with_logits`` [N, K] in [0, 1].
+    loss : str
+        ``"cross_entropy"`` or ``"binary_cross_entropy_with_logits"``.
+    upstream : array_like, optional
+        Upstream gradient of the unreduced loss's shape (or a scalar); ones where it is not given.
+    **options
+        ``weight``, ``ignore_index``, ``label_smoothing``, ``pos_weight``, with torch's meanings. For a reduction call
+        `Reference.reduced` on what this returns.
+
+    Returns
+    -------
+    Reference
+        ``loss_hi``, ``loss_lo``, ``grad_hi``, ``grad_lo``: float64 arrays whose sums are the values, with an error of at most
+        2^-90 relative or 2^-1074 absolute, whichever is larger.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes, dtypes, labels or options that the loss does not define.
+
+    Examples
+    --------
+    >>> import harness
+    >>> harness.truth([[2.0, 1.0, 0.1]], [0]).loss_hi
+    array([0.41703002])
+    """
+    up = None if upstream is None else np.asarray(upstream)
+    given = {name: value for name, value in options.items() if value is not None}
+    return _solve(loss, loss_named(loss).problem(np.asarray(logits), np.asarray(target), up, given))
+
+
+def reference_of(batch: Batch) -> Reference:
+    """The certified truth of a batch, its upstream gradient included."""
+    return truth(batch.logits, batch.target, loss=batch.loss, upstream=batch.upstream, **batch.options)
+
+
+def _solve(loss: str, problem: Problem) -> Reference:
+    key = cache.key_of(loss, problem.content())
+    arrays = cache.load(key)
+    if arrays is None:
+        arrays = _solve_rows(problem, problem.upstream.shape)
+        cache.store(key, arrays)
+    return Reference(*arrays, problem=problem)
+
+
+def _solve_rows(problem: Problem, shape: tuple[int, ...]) -> list[Array]:
+    loss_hi, loss_lo = np.empty(shape), np.empty(shape)
+    grad_hi, grad_lo = np.empty(problem.logits.shape), np.empty(problem.logits.shape)
+    for row in range(len(problem.logits)):
+        solved = problem.solve(row, problem.upstream[row])
+        pairs = np.array([real.split(loss) for loss in solved.losses]).reshape(-1, 2)
+        loss_hi[row], loss_lo[row] = pairs.T if len(shape) > 1 else pairs[0]
+        grad_hi[row], grad_lo[row] = solved.gradient_hi, solved.gradient_lo
+    return [loss_hi, loss_lo, grad_hi, grad_lo]
+
+
+def _sum(losses: list[Exact]) -> Exact:
+    """The sum of losses, each of relative error 2^-100 and none negative, so that the sum's is 2^-100 too."""
+    if any(loss == real.NAN for loss in losses):
+        return real.NAN
+    if any(loss == real.INFINITY for loss in losses):
+        return real.INFINITY
+    return real.sum_positive(losses, [1] * len(losses), 2 * real.RELATIVE_BITS)
