@@ -28,7 +28,8 @@ class Batch:
     target : array
         int64 [N] class indices, or [N, V] of the logits' dtype.
     upstream : array
-        Upstream gradient of the unreduced output's shape ([N], or [N, K] for an element-wise loss), of the logits' dtype.
+        Upstream gradient of the unreduced output's shape ([N], or [N, K] for an element-wise loss), of the logits'
+        dtype.
     options : mapping
         Keyword options (``weight`` and ``pos_weight`` are arrays of the logits' dtype; the rest are Python scalars).
         ``reduction`` is not among them: batches are unreduced.

@@ -95,13 +95,15 @@ class Declaration:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Declaration:
         """The inverse of `to_json`."""
-        known = tuple(
-            KnownFailure(**{key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()})
-            for entry in data["known_failures"]
-        )
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+        known = tuple(KnownFailure(**_with_tuples(entry)) for entry in data["known_failures"])
+        fields = _with_tuples(data)
         grades = {name: Grade(grade) for name, grade in data["grades"].items()}
         return cls(**{**fields, "known_failures": known, "grades": grades})
+
+
+def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with every list, which is what JSON makes of a tuple, as a tuple again."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,10 @@ class Format:
         if self.name != "bfloat16":
             return np.dtype(self.name)
         try:
-            return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+            dtype: np.dtype[Any] = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
         except ImportError as error:
             raise FormatUnavailable("bfloat16 arrays need ml_dtypes: pip install ml_dtypes") from error
+        return dtype
 
     def round(self, values: npt.ArrayLike) -> np.ndarray[Any, Any]:
         """Round float64 values to this format (values beyond its range become infinite), as an array of its dtype."""

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from harness.files import write_atomically
 
-__all__ = ["SCHEMA", "Result", "Run", "RunFileError", "Timing"]
+__all__ = ["SCHEMA", "Result", "Run", "RunFileError", "Timing", "strict"]
 
 SCHEMA = 1
 
@@ -49,16 +49,14 @@ class Result:
     nonfinite, negative : int
         Results that are NaN or infinite where the truth is not; losses below zero.
     witness : dict or None
-        The row with the largest bound ratio: ``row``, ``column`` (gradient), ``logits``, ``target``, ``got``, ``want``, …
-        (floats in hexadecimal).
+        The row with the largest bound ratio: ``row``, ``column`` (gradient), ``logits``, ``target``, ``got``, ``want``,
+        … (floats in hexadecimal).
     output_dtype : str or None
         The dtype that came back.
     detail : str
         One line: the reason of a failure, skip or known failure.
     thread : str
         The upstream thread of a known failure.
-    seconds : float or None
-        Wall-clock of the call; not a benchmark.
     """
 
     implementation: str
@@ -85,15 +83,14 @@ class Result:
     output_dtype: str | None = None
     detail: str = ""
     thread: str = ""
-    seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Timing:
     """Time of one implementation on one shape, beside the baseline measured in the same rounds.
 
-    `seconds` holds one figure per round (forward + backward where there is a gradient, else forward; `what` says which);
-    `ratio` is the median over rounds of this implementation's time over the baseline's in the same round.
+    `seconds` holds one figure per round (forward + backward where there is a gradient, else forward; `what` says
+    which); `ratio` is the median over rounds of this implementation's time over the baseline's in the same round.
     """
 
     implementation: str
@@ -116,7 +113,8 @@ class Run:
     Parameters
     ----------
     environment : mapping
-        ``versions``, ``python``, ``platform``, ``cpu``, ``cores``, ``threads``, ``commit``, ``seed``, ``started`` (UTC, ISO 8601).
+        ``versions``, ``python``, ``platform``, ``cpu``, ``cores``, ``threads``, ``commit``, ``seed``, ``started`` (UTC,
+        ISO 8601).
     results : tuple of Result
         In the order of the plan: by implementation, dtype, family, what.
     families : mapping of str to mapping
@@ -166,7 +164,7 @@ class Run:
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise RunFileError(f"{path}: cannot be read as a run file: {error}") from error
         if not isinstance(data, dict) or "schema" not in data:
-            raise RunFileError(f"{path}: not a run file (it has no \"schema\")")
+            raise RunFileError(f'{path}: not a run file (it has no "schema")')
         if data["schema"] != SCHEMA:
             raise RunFileError(f"{path}: schema {data['schema']!r}, but this version reads schema {SCHEMA}")
         try:
@@ -203,7 +201,7 @@ def _load(kind: type[Entry], entry: Mapping[str, Any]) -> Entry:
 
 
 def _thaw(key: str, value: Any) -> Any:
-    if key == "witness" or isinstance(value, str) and key not in _NUMBERS:
+    if key == "witness" or (isinstance(value, str) and key not in _NUMBERS):
         return value
     if value in ("nan", "inf", "-inf"):
         return float(value)

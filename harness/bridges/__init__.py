@@ -1,0 +1,205 @@
+"""Bridges: one per framework, each turning batches into the framework's own arrays and what comes back into NumPy's.
+
+A bridge is one file, ``<framework>_bridge.py``, that defines ``BRIDGE``, a subclass of `Bridge`; nothing else has to
+know of it. The framework is imported when its bridge is, and only there: never in the process that judges.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+import pkgutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from harness.batch import Batch
+from harness.declaration import Implementation
+from harness.wire import WIRE_DTYPES
+
+__all__ = ["WHAT", "Bridge", "FrameworkUnavailable", "Inputs", "Returned", "bridge_for", "frameworks", "unavailable"]
+
+Array = np.ndarray[Any, Any]
+
+WHAT = ("forward", "forward+backward")
+"""What can be timed."""
+
+
+class FrameworkUnavailable(ImportError):
+    """A framework that is not installed, or has no bridge; the message says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """A batch in a framework's own arrays; `options` are all the keywords of the call, ``reduction`` included."""
+
+    logits: Any
+    target: Any
+    upstream: Any
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Returned:
+    """What one call gave back: the loss, the gradient or None, and the wall-clock in seconds."""
+
+    loss: Array
+    gradient: Array | None
+    seconds: float
+
+
+class Bridge(ABC):
+    """A framework seen from the harness.
+
+    Parameters
+    ----------
+    threads : int
+        How many threads the framework may use; one makes sums reproducible.
+    """
+
+    framework: ClassVar[str]
+
+    def __init__(self, threads: int = 1) -> None:
+        self.threads = threads
+
+    @abstractmethod
+    def native(self, array: Array) -> Any:
+        """A *copy* of an array (any dtype that crosses the wire, any shape) as the framework's own."""
+
+    @abstractmethod
+    def numpy(self, value: Any) -> Array:
+        """What an implementation returned, as a NumPy array of the same shape and dtype (bfloat16 by ``ml_dtypes``).
+
+        Raises
+        ------
+        TypeError
+            For what is not one of the framework's arrays, or of a dtype that does not cross the wire.
+        """
+
+    @abstractmethod
+    def forward(self, implementation: Implementation, inputs: Inputs) -> Any:
+        """The loss, as the implementation returned it, computed to the end (not merely enqueued)."""
+
+    @abstractmethod
+    def forward_backward(self, implementation: Implementation, inputs: Inputs) -> tuple[Any, Any]:
+        """The loss and its gradient with respect to the logits times the upstream gradient, computed to the end."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Version by package name."""
+
+    def inputs(self, implementation: Implementation, batch: Batch, reduction: str = "none") -> Inputs:
+        """Fresh inputs for an implementation: ``reduction`` is passed if it is claimed, the batch's options always.
+
+        Raises
+        ------
+        TypeError
+            For an option that the implementation does not claim.
+        """
+        claimed = implementation.declaration.options
+        for name in batch.options:
+            if name not in claimed:
+                raise TypeError(f"{implementation.declaration.name} does not claim {name!r}: leave it out of the batch")
+        options = {k: self.native(v) if isinstance(v, np.ndarray) else v for k, v in batch.options.items()}
+        if "reduction" in claimed:
+            options["reduction"] = reduction
+        return Inputs(self.native(batch.logits), self.native(batch.target), self.native(batch.upstream), options)
+
+    def call(
+        self, implementation: Implementation, batch: Batch, *, gradient: bool = True, reduction: str = "none"
+    ) -> Returned:
+        """Call an implementation once, on copies; the gradient is None if not asked for or not to be had."""
+        inputs = self.inputs(implementation, batch, reduction)
+        differentiate = gradient and implementation.declaration.has_gradient
+        start = time.perf_counter()
+        if differentiate:
+            loss, slope = self.forward_backward(implementation, inputs)
+        else:
+            loss, slope = self.forward(implementation, inputs), None
+        seconds = time.perf_counter() - start
+        return Returned(self.numpy(loss), self.numpy(slope) if differentiate else None, seconds)
+
+    def time(
+        self, implementation: Implementation, batch: Batch, *, what: str = "forward", repeats: int = 1
+    ) -> list[float]:
+        """Seconds of each of `repeats` calls, all on the same converted inputs, with the garbage collector off.
+
+        Raises
+        ------
+        ValueError
+            For `what` not in `WHAT`, or a backward where there is no gradient.
+        """
+        if what not in WHAT:
+            raise ValueError(f"cannot time {what!r}: choose from {', '.join(WHAT)}")
+        if what != "forward" and not implementation.declaration.has_gradient:
+            raise ValueError(f"{implementation.declaration.name} has no gradient: time 'forward'")
+        run: Callable[[Implementation, Inputs], Any] = self.forward if what == "forward" else self.forward_backward
+        inputs = self.inputs(implementation, batch)
+        seconds = []
+        collecting = gc.isenabled()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(repeats):
+                start = time.perf_counter()
+                result = run(implementation, inputs)
+                seconds.append(time.perf_counter() - start)
+                del result  # freed outside of the clock
+        finally:
+            if collecting:
+                gc.enable()
+        return seconds
+
+
+def crossing(array: Array) -> Array:
+    """The array, if its dtype crosses the wire.
+
+    Raises
+    ------
+    TypeError
+        If it does not.
+    """
+    if array.dtype.name not in WIRE_DTYPES:
+        raise TypeError(f"returned an array of dtype {array.dtype}, which is none of {', '.join(WIRE_DTYPES)}")
+    return array
+
+
+def frameworks() -> tuple[str, ...]:
+    """The frameworks that there is a bridge for, installed or not."""
+    suffix = "_bridge"
+    return tuple(sorted(m.name.removesuffix(suffix) for m in pkgutil.iter_modules(__path__) if m.name.endswith(suffix)))
+
+
+def unavailable(framework: str) -> str:
+    """Why a framework cannot be used, with what to do about it, or ``""`` where it can; nothing is imported."""
+    if framework not in frameworks():
+        return f"there is no bridge for framework {framework!r}: choose from {', '.join(frameworks())}"
+    return "" if installed(framework) else f"{framework} is not installed: pip install {framework}"
+
+
+def installed(module: str) -> bool:
+    """Whether a module's top-level package can be found; nothing is imported."""
+    try:
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+    except ValueError:  # an entry of sys.modules without a spec: None stands for "not to be imported"
+        return False
+
+
+def bridge_for(framework: str, threads: int = 1) -> Bridge:
+    """The bridge for a framework, which this imports.
+
+    Raises
+    ------
+    FrameworkUnavailable
+        Where there is no such bridge, or the framework is not installed.
+    """
+    reason = unavailable(framework)
+    if reason:
+        raise FrameworkUnavailable(reason)
+    bridge: Bridge = importlib.import_module(f"{__name__}.{framework}_bridge").BRIDGE(threads)
+    return bridge

@@ -1,0 +1,67 @@
+"""The bridge for NumPy, and for whatever computes on NumPy arrays (SciPy): gradients come from a declared function."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from harness.bridges import Array, Bridge, Inputs, crossing
+from harness.declaration import Implementation
+
+__all__ = ["BRIDGE", "NumpyBridge"]
+
+
+class NumpyBridge(Bridge):
+    """NumPy; its thread count is the BLAS library's, which is set by environment variables before it is imported."""
+
+    framework = "numpy"
+
+    def native(self, array: Array) -> Array:
+        """A C-contiguous copy."""
+        return np.array(array, order="C", copy=True)
+
+    def numpy(self, value: Any) -> Array:
+        """The array or NumPy scalar that came back; a Python float is a float64."""
+        if not isinstance(value, np.ndarray | np.generic | float):
+            raise TypeError(f"returned {type(value).__name__}, not a NumPy array")
+        return crossing(np.asarray(value))
+
+    def forward(self, implementation: Implementation, inputs: Inputs) -> Any:
+        """The loss."""
+        # Overflow shows in the result, which is judged; a warning beside it would only be noise.
+        with np.errstate(all="ignore"):
+            return implementation.function(inputs.logits, inputs.target, **inputs.options)
+
+    def forward_backward(self, implementation: Implementation, inputs: Inputs) -> tuple[Any, Any]:
+        """The loss, and the declared gradient function's result."""
+        loss = self.forward(implementation, inputs)
+        if implementation.gradient is None:
+            raise ValueError(f"{implementation.declaration.name} declares no gradient function")
+        options = _gradient_options(implementation, inputs)
+        with np.errstate(all="ignore"):
+            return loss, implementation.gradient(inputs.logits, inputs.target, inputs.upstream, **options)
+
+    def versions(self) -> dict[str, str]:
+        """Versions of NumPy and, where installed, ml_dtypes and SciPy."""
+        found = {}
+        for package in ("numpy", "ml_dtypes", "scipy"):
+            with suppress(importlib.metadata.PackageNotFoundError):
+                found[package] = importlib.metadata.version(package)
+        return found
+
+
+def _gradient_options(implementation: Implementation, inputs: Inputs) -> dict[str, Any]:
+    """The options of the gradient function: ``reduction="none"`` may be missing from its signature."""
+    options = dict(inputs.options)
+    if options.get("reduction") == "none" and implementation.gradient is not None:
+        parameters = inspect.signature(implementation.gradient).parameters
+        if "reduction" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            del options["reduction"]
+    return options
+
+
+BRIDGE = NumpyBridge

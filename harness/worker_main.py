@@ -1,0 +1,217 @@
+"""Workers, the child's side: ``python -m harness.worker_main FRAMEWORK THREADS REQUESTS REPLIES LIFELINE``.
+
+Reads requests from one inherited file descriptor and answers each on another, until the parent closes them or dies. The
+standard streams are left to the implementations, which may print what they like.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import signal
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+
+from harness.batch import Batch
+from harness.bridges import Bridge, bridge_for, unavailable
+from harness.declaration import Implementation
+from harness.grades import Outcome
+from harness.messages import batch_from, describe_exception
+from harness.process import MALLOC_VARIABLES, THREAD_VARIABLES
+from harness.scan import requirements
+from harness.wire import Channel, Message, WireClosed, WireError
+
+__all__ = ["Server", "main"]
+
+_KEPT_BATCHES = 8
+_KEPT_BYTES = 1 << 30
+
+
+class Server:
+    """Answers the requests of one parent, for one framework."""
+
+    def __init__(self, framework: str, threads: int) -> None:
+        self._framework, self._threads = framework, threads
+        self._bridge: Bridge | None = None
+        self._implementations: dict[str, Implementation] = {}
+        self._batches: OrderedDict[int, Batch] = OrderedDict()
+
+    def answer(self, request: Message) -> Message:
+        """The reply to a request: whatever goes wrong is a reply, too."""
+        handlers: dict[str, Callable[[Message], Message]] = {
+            "start": self._on_start,
+            "load": self._on_load,
+            "call": self._on_call,
+            "keep": self._on_keep,
+            "time": self._on_time,
+            "environment": self._on_environment,
+        }
+        try:
+            return handlers[request.body["op"]](request)
+        except BaseException as error:  # SystemExit too: nothing that an implementation raises may end the worker
+            return _failure(Outcome.RAISED, describe_exception(error))
+
+    @property
+    def bridge(self) -> Bridge:
+        """The framework, imported when first asked for."""
+        if self._bridge is None:
+            self._bridge = bridge_for(self._framework, self._threads)
+        return self._bridge
+
+    def _on_start(self, _: Message) -> Message:
+        try:
+            return Message({"framework": self.bridge.framework})
+        except Exception as error:  # an installation that is there but broken raises anything
+            return _failure(Outcome.UNAVAILABLE, describe_exception(error))
+
+    def _on_load(self, request: Message) -> Message:
+        source = request.body["source"]
+        try:
+            module = _imported(source)
+        except ImportError as error:
+            return _failure(Outcome.UNAVAILABLE, _import_advice(error, source))
+        found = [
+            declared
+            for value in vars(module).values()
+            if isinstance(declared := getattr(value, "__xent_implementation__", None), Implementation)
+            and declared.declaration.framework == self._framework
+            and declared.function.__module__ == module.__name__  # not one that it imports from elsewhere
+        ]
+        self._implementations.update({entry.declaration.name: entry for entry in found})
+        return Message({"declarations": [entry.declaration.to_json() for entry in found]})
+
+    def _on_call(self, request: Message) -> Message:
+        returned = self.bridge.call(
+            self._implementations[request.body["name"]],
+            batch_from(request),
+            gradient=request.body["gradient"],
+            reduction=request.body["reduction"],
+        )
+        arrays = {"loss": returned.loss}
+        if returned.gradient is not None:
+            arrays["gradient"] = returned.gradient
+        return Message({"backend": "native", "seconds": returned.seconds}, arrays)
+
+    def _on_keep(self, request: Message) -> Message:
+        self._batches[request.body["batch"]] = batch_from(request)
+        while len(self._batches) > 1 and (
+            len(self._batches) > _KEPT_BATCHES or sum(b.logits.nbytes for b in self._batches.values()) > _KEPT_BYTES
+        ):
+            self._batches.popitem(last=False)
+        return Message({})
+
+    def _on_time(self, request: Message) -> Message:
+        body = request.body
+        batch = self._batches.get(body["batch"])
+        if batch is None:
+            return Message({"missing": True})
+        self._batches.move_to_end(body["batch"])
+        implementation = self._implementations[body["name"]]
+        seconds = self.bridge.time(implementation, batch, what=body["what"], repeats=body["repeats"])
+        return Message({"seconds": seconds})
+
+    def _on_environment(self, _: Message) -> Message:
+        names = (*THREAD_VARIABLES, *MALLOC_VARIABLES)
+        environment = {
+            "framework": self._framework,
+            "python": platform.python_version(),
+            "versions": self.bridge.versions(),
+            "threads": self._threads,
+            "variables": {name: os.environ[name] for name in names if name in os.environ},
+        }
+        return Message({"environment": environment})
+
+
+def _failure(outcome: Outcome, detail: str) -> Message:
+    return Message({"failure": outcome, "detail": detail})
+
+
+def _imported(source: str) -> ModuleType:
+    """The module that a source stands for: ``module:NAME`` or ``file:PATH``."""
+    kind, _, where = source.partition(":")
+    if kind == "module":
+        return importlib.import_module(where)
+    path = Path(where)
+    name = f"{path.stem}@{path.parent}"  # no import statement can spell it, so that no module is shadowed
+    if name in sys.modules:
+        return sys.modules[name]
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # a file may import its neighbours, as when it is run by itself
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _import_advice(error: ImportError, source: str) -> str:
+    """Why a module cannot be imported, with the pip command where its source or the framework tells one."""
+    missing = (error.name or "").partition(".")[0]
+    needed = requirements(source)
+    if missing in needed:
+        return f"{describe_exception(error)}: pip install '{needed[missing]}'"
+    reason = unavailable(missing) if isinstance(error, ModuleNotFoundError) else ""
+    return reason if "pip install" in reason else describe_exception(error)
+
+
+def _die_with(lifeline: int) -> None:
+    """Exit when the parent does, whatever this process is doing: reading the lifeline returns only at its end.
+
+    A thread, and not PR_SET_PDEATHSIG, because that signal comes when the parent's *thread* ends, and only on Linux.
+    """
+
+    def wait() -> None:
+        with suppress(OSError):
+            os.read(lifeline, 1)
+        os._exit(0)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until the parent closes the channel."""
+    framework, threads, *fds = arguments
+    requests, replies, lifeline = map(int, fds)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+    for fd in (requests, replies, lifeline):
+        os.set_inheritable(fd, False)
+    _die_with(lifeline)
+    channel = Channel(requests, replies)
+    server = Server(framework, int(threads))
+    serving = os.getpid()
+    while True:
+        try:
+            request = channel.receive()
+        except WireClosed:
+            os._exit(0)
+        reply = server.answer(request)
+        if os.getpid() != serving:  # a fork that an implementation let return: it is not the one that was asked
+            os._exit(0)
+        _send(channel, reply)
+        del request, reply
+
+
+def _send(channel: Channel, reply: Message) -> None:
+    try:
+        channel.send(reply)
+    except WireClosed:
+        os._exit(0)
+    except WireError as error:  # too large: nothing has been written yet
+        channel.send(_failure(Outcome.RAISED, describe_exception(error)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
