@@ -1,8 +1,8 @@
 """−log(softmax(z))[y] in torch.
 
 Good: torch's softmax is shifted, so nothing overflows. Bad: p_y underflows for a gap of 104 in float32 (745 in float64,
-17 in float16): the loss is ∞ and its gradient NaN. The logarithm is taken of every class, so that any class of probability
-0, a masked one too, makes the row's gradient NaN. A loss below u comes out as a multiple of u, or 0: p rounds to 1.
+17 in float16): the loss is ∞ and its gradient NaN. The logarithm is taken of every class, so that any class of
+probability 0, a masked one too, makes the row's gradient NaN. A loss below u comes out as a multiple of u, or 0.
 """
 
 from __future__ import annotations
