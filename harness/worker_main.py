@@ -28,7 +28,7 @@ from harness.process import MALLOC_VARIABLES, THREAD_VARIABLES
 from harness.scan import requirements
 from harness.wire import Channel, Message, WireClosed, WireError
 
-__all__ = ["Server", "main"]
+__all__ = ["Server", "die_with", "main"]
 
 _KEPT_BATCHES = 8
 _KEPT_BYTES = 1 << 30
@@ -67,7 +67,7 @@ class Server:
 
     def _on_start(self, _: Message) -> Message:
         try:
-            return Message({"framework": self.bridge.framework})
+            return Message({"framework": self.bridge.framework, "flushed": sorted(self.bridge.flushed)})
         except Exception as error:  # an installation that is there but broken raises anything
             return _failure(Outcome.UNAVAILABLE, describe_exception(error))
 
@@ -118,12 +118,13 @@ class Server:
         return Message({"seconds": seconds})
 
     def _on_environment(self, _: Message) -> Message:
-        names = (*THREAD_VARIABLES, *MALLOC_VARIABLES)
+        names = (*THREAD_VARIABLES, *MALLOC_VARIABLES, *self.bridge.variables)
         environment = {
             "framework": self._framework,
             "python": platform.python_version(),
             "versions": self.bridge.versions(),
             "threads": self._threads,
+            "flushed": sorted(self.bridge.flushed),
             "variables": {name: os.environ[name] for name in names if name in os.environ},
         }
         return Message({"environment": environment})
@@ -167,7 +168,7 @@ def _import_advice(error: ImportError, source: str) -> str:
     return reason if "pip install" in reason else describe_exception(error)
 
 
-def _die_with(lifeline: int) -> None:
+def die_with(lifeline: int) -> None:
     """Exit when the parent does, whatever this process is doing: reading the lifeline returns only at its end.
 
     A thread, and not PR_SET_PDEATHSIG, because that signal comes when the parent's *thread* ends, and only on Linux.
@@ -188,7 +189,7 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
     for fd in (requests, replies, lifeline):
         os.set_inheritable(fd, False)
-    _die_with(lifeline)
+    die_with(lifeline)
     channel = Channel(requests, replies)
     server = Server(framework, int(threads))
     serving = os.getpid()

@@ -1,0 +1,178 @@
+"""Behaviour over calls: determinism, replay, late calls, rows that do not meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from harness.batch import Batch
+from harness.formats import named
+from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
+from harness.vetting.context import Context
+from harness.vetting.examiner import Examination, Probe
+
+__all__: list[str] = []
+
+
+@inspection(deterministic="the same inputs give the same bits")
+def deterministic(context: Context, dtype: str) -> Iterator[Finding]:
+    """The same call three times."""
+    batch = context.batch(dtype, "same inputs", 8, 33)
+    first = context.examiner.examine(batch)
+    for _ in range(2):
+        again = context.examiner.examine(batch)
+        for what in ("loss", "gradient"):
+            a, b = getattr(first, what), getattr(again, what)
+            if a is not None and (b is None or a.shape != b.shape or a.tobytes() != b.tobytes()):
+                yield Failed("deterministic", f"the {what} differs between two calls on the same inputs")
+                return
+
+
+@inspection(no_replay="new values at the same address, of the same shape, give new results")
+def replay(context: Context, dtype: str) -> Iterator[Finding]:
+    """Batches that agree in what a cache might look at: shape, address, sum, first elements, logits or target alone."""
+    fmt = named(dtype)
+    a = context.batch(dtype, "in the same memory", 4, 9)
+    logits = a.logits.astype(np.float64)
+    swapped = logits.copy()
+    swapped[:, [0, -1]] = swapped[:, [-1, 0]]
+    last = logits.copy()
+    last[-1, -1] += 3
+    middle = logits.copy()
+    middle[2, 4] -= 3
+    rolled = replace(a, target=np.roll(a.target, 1, axis=a.target.ndim - 1))
+    if a.target.ndim == 1:
+        rolled = replace(a, target=(a.target + 1) % a.logits.shape[1])
+    batches = [
+        a,
+        replace(a, logits=fmt.round(swapped)),
+        rolled,
+        replace(a, logits=fmt.round(last)),
+        replace(a, logits=fmt.round(middle)),
+        replace(a, upstream=-a.upstream),
+        replace(a, logits=fmt.round(-logits)),
+        a,
+    ]
+    seen = context.examiner.examine_sequence(batches, Probe(in_sequence=True))
+    for problem in seen.problems:
+        yield context.found(problem, "no_replay")
+
+
+@inspection(late_calls="still right after many calls")
+def late(context: Context, dtype: str) -> Iterator[Finding]:
+    """Hundreds of small calls, every one of them judged."""
+    for turn in range(1 if context.quick else 3):
+        count = 60 if context.quick else 150
+        big = context.batch(dtype, f"late calls {turn}", 3 * count, 7)
+        batches = [big.rows(slice(i, i + 3)) for i in range(0, 3 * count, 3)]
+        seen = context.examiner.examine_sequence(batches, Probe(in_sequence=True), big)
+        for problem in seen.problems:
+            found = context.found(problem, "late_calls")
+            yield found if problem.what == "call" else replace(
+                found, detail=f"call {(problem.row or 0) // 3 + 1} of {count} in a row: {problem.detail}"
+            )
+        if seen.problems:
+            return
+
+
+@inspection(row_independence="a row's result depends on that row alone")
+def rows(context: Context, dtype: str) -> Iterator[Finding]:
+    """Rows far above the others, permuted, split, and beside NaN and infinity."""
+    batch = context.batch(dtype, "rows", 8, 16)
+    logits = batch.logits.astype(np.float64)
+    far = {"float64": 2000.0}.get(dtype, 200.0)
+    lifted = logits.copy()
+    lifted[0] += far
+    lifted[1] -= far
+    apart = context.batch(dtype, "one row far above the others", logits=lifted)
+    for problem in context.examiner.examine(apart, Probe(reduction="mean") if context.examiner.mean_only else Probe()).problems:
+        yield context.found(problem, "row_independence")
+    if context.examiner.mean_only:
+        return
+    plain = context.examiner.examine(batch)
+    yield from _compare(context, dtype, batch, plain, np.random.default_rng(context.seed).permutation(8), "permuted")
+    yield from _compare(context, dtype, batch, plain, np.arange(4), "without the other rows")
+    for poison in (np.nan, np.inf):
+        poisoned = logits.copy()
+        poisoned[1, 3] = poisoned[5] = poison
+        clean = np.array([0, 2, 3, 4, 6, 7])
+        sent = replace(batch, logits=named(dtype).round(poisoned), family=f"rows beside {poison}")
+        seen = context.survives(sent)
+        if seen.problems:
+            yield Deviates("poisoned_rows", f"raises where another row holds {poison}: {seen.problems[0].detail}")
+            continue
+        for what in ("loss", "gradient"):
+            got, want = getattr(seen, what), getattr(plain, what)
+            if got is not None and want is not None and got.shape == want.shape:
+                a, b = got[clean].astype(np.float64), want[clean].astype(np.float64)
+                if not np.array_equal(np.isfinite(a), np.isfinite(b)):
+                    yield Failed("row_independence", f"{poison} in other rows makes the {what} of clean rows non-finite")
+
+
+def _compare(
+    context: Context, dtype: str, batch: Batch, plain: Examination, order: np.ndarray, how: str  # type: ignore[type-arg]
+) -> Iterator[Finding]:
+    sent = replace(batch.rows(order), family=f"rows {how}")
+    seen = context.examiner.examine(sent)
+    for problem in seen.problems:
+        yield context.found(problem, "row_independence")
+    for what in ("loss", "gradient"):
+        a, b = getattr(plain, what), getattr(seen, what)
+        if a is not None and b is not None and not seen.problems and len(a) == len(batch.logits):
+            if a[order].tobytes() != b.tobytes():
+                yield Deviates("row_independence", f"the {what} of rows {how} differs in its last bits, within the grade")
+
+
+@inspection(nan_propagates="a NaN in a row that counts never comes out finite")
+def nan(context: Context, dtype: str) -> Iterator[Finding]:
+    """A NaN first, last, in the middle and at the target, one in each row."""
+    batch = context.batch(dtype, "NaN in a row", 6, 12, labels=np.array([3, 3, 3, 3, 0, 11]))
+    logits = batch.logits.astype(np.float64)
+    for row, column in enumerate((0, 11, 6, 3)):
+        logits[row, column] = np.nan
+    sent = replace(batch, logits=named(dtype).round(logits))
+    seen = context.survives(sent)
+    if seen.problems:
+        call = seen.problems[0]
+        if call.kind != "raised":
+            yield context.found(call, "nan_propagates")
+        else:
+            yield Deviates("nan_raises", f"raises for a NaN logit: {call.detail}")
+        return
+    loss = seen.loss
+    assert loss is not None
+    value = loss.astype(np.float64)
+    hidden = np.isfinite(value) if value.ndim == 0 else np.isfinite(_poisoned(value, logits))
+    if np.any(hidden):
+        yield Failed("nan_propagates", "a row whose logits hold NaN has a finite loss", _problem(context, seen, sent))
+    gradient = seen.gradient
+    if gradient is not None and gradient.shape == logits.shape:
+        rows = [np.isfinite(gradient.astype(np.float64)[r]).all() for r in range(4)]
+        if any(rows):
+            yield Failed("nan_propagates", "a row whose logits hold NaN has a finite gradient", _problem(context, seen, sent))
+
+
+def _poisoned(value: np.ndarray, logits: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    return value[np.isnan(logits)] if value.ndim == 2 else value[:4]
+
+
+def _problem(context: Context, seen: Examination, batch: Batch):  # type: ignore[no-untyped-def]
+    from harness.vetting.examiner import Problem
+
+    value = float(np.ravel(seen.loss.astype(np.float64))[0]) if seen.loss is not None else float("nan")
+    return Problem("loss", "hidden_nan", "a NaN came out finite", batch, Probe(), 0, None, value, float("nan"))
+
+
+@inspection(inputs_untouched="logits, target, weights and upstream gradient are as they were, after the backward too")
+def untouched(context: Context, dtype: str) -> Iterator[Finding]:
+    """Noted at every call; two more here, so that the check never rests on others."""
+    reduction = "mean" if context.examiner.mean_only else None
+    context.examiner.examine(context.batch(dtype, "inputs", 5, 8), Probe(reduction=reduction))
+    context.examiner.examine(context.batch(dtype, "inputs again", 5, 8), Probe(reduction=reduction, gradient=False))
+    problem = context.examiner.altered_inputs.get(dtype)
+    if problem is not None:
+        yield Failed("inputs_untouched", context.said(problem), problem)
+    if context.examiner.session.source.framework == "jax":
+        yield Skipped("inputs_untouched", "JAX arrays cannot be written to")

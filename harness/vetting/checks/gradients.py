@@ -1,0 +1,66 @@
+"""The upstream gradient: how the chain rule is applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from harness.vetting.checks import Failed, Finding, Skipped, inspection
+from harness.vetting.context import Context
+from harness.vetting.examiner import Probe
+
+__all__: list[str] = []
+
+
+@inspection(
+    upstream_gradient="the gradient is scaled by each row's own upstream gradient: mixed signs, zeros, a negative scalar",
+    repeated_backward="differentiating the same result twice gives the same gradient twice",
+)
+def upstream(context: Context, dtype: str) -> Iterator[Finding]:
+    """Upstream gradients of ones, of mixed signs, with zeros; and the same result differentiated again."""
+    if context.without_gradient():
+        for name in ("upstream_gradient", "repeated_backward"):
+            yield Skipped(name, "the candidate has no gradient")
+        return
+    batch = context.batch(dtype, "upstream gradient", 8, 10)
+    ones = replace(batch, upstream=np.ones_like(batch.upstream))
+    plain = context.examiner.examine(ones)
+    if plain.of("gradient") is not None or plain.of("call") is not None:
+        yield Skipped("upstream_gradient", "the gradient is wrong with an upstream gradient of ones already")
+        yield Skipped("repeated_backward", "the gradient is wrong at the first time already")
+        return
+    zeros = batch.upstream.copy()
+    zeros.reshape(-1)[::3] = 0
+    for given in (batch, replace(batch, upstream=zeros), replace(batch, upstream=-batch.upstream)):
+        yield from _wrong(context, given, Probe())
+    for reduction in ("mean", "sum"):
+        if context.examiner.claims.reduction or (context.examiner.mean_only and reduction == "mean"):
+            scalar = np.full_like(batch.upstream, -1.75)
+            if context.examiner.examine(ones, Probe(reduction=reduction)).of("gradient") is None:
+                yield from _wrong(context, replace(batch, upstream=scalar), Probe(reduction=reduction))
+    yield from _repeated(context, dtype)
+
+
+def _wrong(context: Context, batch: object, probe: Probe) -> Iterator[Finding]:
+    seen = context.examiner.examine(batch, probe)  # type: ignore[arg-type]
+    for problem in seen.problems:
+        if problem.what == "gradient":
+            yield Failed("upstream_gradient", context.said(problem), problem)
+
+
+def _repeated(context: Context, dtype: str) -> Iterator[Finding]:
+    batch = context.batch(dtype, "repeated backward", 4, 9)
+    reduction = "mean" if context.examiner.mean_only else None
+    seen = context.examiner.examine(batch, Probe(reduction=reduction, backwards=2))
+    call = seen.of("call")
+    if call is not None:
+        yield Failed("repeated_backward", f"the second backward: {call.detail}", call)
+        return
+    first, second = seen.reply.arrays.get("gradient"), seen.reply.arrays.get("gradient1")
+    if first is None or second is None:
+        yield Skipped("repeated_backward", "there is no gradient")
+    elif first.shape != second.shape or not np.array_equal(first, second, equal_nan=True):
+        off = np.abs(first.astype(float) - second.astype(float)).max() if first.shape == second.shape else np.nan
+        yield Failed("repeated_backward", f"the second gradient differs from the first by up to {off:.3g}")

@@ -1,0 +1,47 @@
+"""Memory layout: the same numbers, elsewhere in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
+from harness.vetting.context import Context
+from harness.vetting.examiner import Probe
+
+__all__: list[str] = []
+
+_LAYOUTS = {"numpy": ("transposed", "strided", "offset", "expanded", "read_only")}
+_TORCH = ("transposed", "strided", "offset", "expanded")
+
+
+@inspection(memory_layout="transposed, strided, offset and expanded views are read where their elements are")
+def layouts(context: Context, dtype: str) -> Iterator[Finding]:
+    """The same batch in every layout."""
+    framework = context.examiner.session.source.framework
+    if framework == "jax":
+        yield Skipped("memory_layout", "JAX arrays have no layout that a caller could choose")
+        return
+    for layout in _LAYOUTS.get(framework, _TORCH):
+        for n, v in ((5, 12), (3, 129)):
+            batch = context.batch(dtype, f"{layout} view", n, v, spread=3.0)
+            if layout == "expanded":
+                shared = np.broadcast_to(batch.logits[:1], batch.logits.shape).copy()
+                one = np.full_like(batch.upstream, -0.75)
+                batch = replace(batch, logits=shared, upstream=one)
+                if batch.target.ndim == 2:
+                    batch = replace(batch, target=np.broadcast_to(batch.target[:1], batch.target.shape).copy())
+            weight = {"weight": np.linspace(0.5, 2.0, v)} if "weight" in context.claims else {}
+            options = {name: batch.format.round(value) for name, value in weight.items()}
+            batch = replace(batch, options=options if not context.examiner.mean_only else {})
+            seen = context.examiner.examine(
+                batch, Probe(layout=layout, reduction="mean" if context.examiner.mean_only else None)
+            )
+            for problem in seen.problems:
+                if problem.kind == "raised":
+                    yield Deviates("layout_refused", f"raises for a {layout} view: {problem.detail}")
+                else:
+                    found = context.found(problem, "memory_layout")
+                    yield found if problem.what == "call" else Failed("memory_layout", found.detail, problem)

@@ -1,0 +1,116 @@
+"""Accuracy: every family and every size against the truth, loss and gradient apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from harness.batch import Batch
+from harness.grades import Grade
+from harness.reference import Reference
+from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
+from harness.vetting.context import Context
+from harness.vetting.examiner import Examination, Probe
+
+__all__ = ["check_of"]
+
+_CHECKS = {
+    "masked*": "masked_classes",
+    "option_weight*": "option_weight",
+    "option_pos_weight*": "option_pos_weight",
+    "option_ignore_index*": "option_ignore_index",
+    "option_label_smoothing*": "option_label_smoothing",
+    "options_*": "options_combined",
+}
+ENOUGH = 3
+
+
+def check_of(family: str) -> str | None:
+    """The check that a family belongs to, if it is one of its own."""
+    return next((check for pattern, check in _CHECKS.items() if fnmatchcase(family, pattern)), None)
+
+
+@inspection(
+    accuracy="the loss is as accurate as the grade asks, on every family",
+    gradient_accuracy="the gradient is as accurate as the grade asks, on every family",
+    nonfinite="no NaN and no infinity where the true value is finite",
+    masked_classes="a class of logit -inf has probability 0 and gradient 0, wherever it is",
+    option_weight="class weights scale each row's loss and gradient, zeros included",
+    option_ignore_index="ignored rows have loss 0 and gradient 0, also for an index inside [0, V)",
+    option_label_smoothing="smoothing spreads ε evenly over all V classes",
+    option_pos_weight="pos_weight scales the positive term",
+    options_combined="options combine as each does alone",
+)
+def families(context: Context, dtype: str) -> Iterator[Finding]:
+    """Every family that the candidate's claims let it take."""
+    batches = context.families[dtype]
+    for check in ("option_weight", "option_ignore_index", "option_label_smoothing", "option_pos_weight"):
+        if not any(check_of(b.family) == check for b in batches):
+            yield Skipped(check, f"{check.removeprefix('option_')} is not claimed, or is none of this loss and target")
+    if not any(check_of(b.family) == "options_combined" for b in batches):
+        yield Skipped("options_combined", "not claimed together")
+    if not any(check_of(b.family) == "masked_classes" for b in batches):
+        yield Skipped("masked_classes", "infinite logits are a convention of this loss: see the deviations")
+    lost: list[str] = []
+    failures: dict[str, int] = {}
+    for batch in batches:
+        own = check_of(batch.family)
+        if min(failures.get("loss", 0), failures.get("gradient", 0)) >= ENOUGH and own is None:
+            continue
+        reference = context.reference(batch)
+        seen = context.examiner.examine(batch, _probe(context, batch), reference)
+        context.grade(dtype, seen)
+        for problem in seen.problems:
+            failures[problem.what] = failures.get(problem.what, 0) + 1
+        yield from context.attribute(seen, own or "accuracy", own or "gradient_accuracy", own or "nonfinite")
+        lost += _lost_targets(context, batch, reference, seen)
+    if lost:
+        yield Deviates("target_gradient_lost", f"{lost[0]} ({len(lost)} such entries)")
+
+
+def _probe(context: Context, batch: Batch) -> Probe:
+    """Unreduced; for a candidate that only gives means, the mean where its denominator is part of what is asked."""
+    return Probe()
+
+
+def _lost_targets(context: Context, batch: Batch, reference: Reference, seen: Examination) -> list[str]:
+    """Target entries of the gradient that are off by more than half, where the `storage` grade lets them."""
+    judged = seen.judgements.get("gradient")
+    if seen.gradient is None or judged is None or judged.grades is None or batch.format.bits > 16 or batch.target.ndim > 1:
+        return []
+    if seen.gradient.shape != batch.logits.shape or context.examiner.required[dtype_of(batch)] is not Grade.STORAGE:
+        return []
+    rows = np.flatnonzero((batch.target >= 0) & (batch.target < batch.logits.shape[1]))
+    columns = batch.target[rows]
+    want, got = reference.grad_hi[rows, columns], seen.gradient.astype(np.float64)[rows, columns]
+    ranks = judged.grades[rows, columns]
+    off = (np.abs(got - want) > 0.5 * np.abs(want)) & (ranks == Grade.STORAGE.rank) & (np.abs(want) > 1e-6)
+    return [
+        f"{batch.family}, row {rows[i]}: got {got[i]:.4g}, want {want[i]:.4g} in {batch.dtype}" for i in np.flatnonzero(off)
+    ]
+
+
+def dtype_of(batch: Batch) -> str:
+    """The batch's dtype, by name."""
+    return batch.dtype
+
+
+@inspection(sizes="right for one class and for 131,072, for one row and for many")
+def sizes(context: Context, dtype: str) -> Iterator[Finding]:
+    """Batches of many sizes; the mass sits where a kernel that drops its last block would miss it."""
+    for batch in context.sizes[dtype]:
+        seen = context.examiner.examine(batch, Probe(), context.reference(batch))
+        context.grade(dtype, seen)
+        for problem in seen.problems:
+            if problem.kind in ("crashed", "timed_out"):
+                yield context.found(problem, "sizes")
+            else:
+                yield Failed("sizes", context.said(problem), problem)
+    empty = context.batch(dtype, "empty batch", 0, 5)
+    seen = context.survives(empty)
+    if seen.problems:
+        yield Deviates("empty_batch", seen.problems[0].detail)
+    elif seen.loss is not None and seen.loss.size and not np.isnan(seen.loss.astype(float)).all():
+        yield Deviates("empty_batch", f"the mean over no rows is {seen.loss.astype(float)}; torch has nan")

@@ -1,0 +1,303 @@
+"""The examiner: one call of the candidate, judged against the truth, and what is wrong with it.
+
+Every check is made of examinations. An examination never trusts the candidate: what came back is an array or is not, and
+the judge says what it is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from harness.batch import Batch
+from harness.grades import Grade, Outcome
+from harness.judge import Judgement, judge
+from harness.output import Output
+from harness.reference import Reference, reference_of
+from harness.vetting.drivers import Call
+from harness.vetting.session import Claims, Reply, Session
+
+__all__ = ["Examination", "Examiner", "Gone", "Probe", "Problem", "stack"]
+
+Array = np.ndarray[Any, Any]
+
+
+class Gone(Exception):
+    """The candidate has died or hung too often to be worth another call."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How to call, and what of the result to judge.
+
+    ``reduction`` is None for the candidate's own unreduced form, or ``"mean"`` or ``"sum"``; ``gradient`` is whether to
+    differentiate; ``in_sequence`` calls row by row (or batch by batch) in the same memory.
+    """
+
+    reduction: str | None = None
+    gradient: bool = True
+    backwards: int = 1
+    layout: str = "contiguous"
+    in_sequence: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Something wrong with one call.
+
+    Parameters
+    ----------
+    what : str
+        ``"loss"``, ``"gradient"`` or ``"call"``.
+    kind : str
+        ``"inaccurate"``, ``"nonfinite"``, ``"hidden_nan"``, ``"form"``, ``"no_gradient"``, ``"raised"``, ``"crashed"``, ``"timed_out"``.
+    detail : str
+        One line.
+    batch, probe : Batch, Probe
+        The call.
+    row, column : int or None
+        Where, in the batch.
+    got, want : float or None
+        The value there, and the truth.
+    """
+
+    what: str
+    kind: str
+    detail: str
+    batch: Batch
+    probe: Probe
+    row: int | None = None
+    column: int | None = None
+    got: float | None = None
+    want: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """One call, judged."""
+
+    reply: Reply
+    problems: tuple[Problem, ...]
+    judgements: Mapping[str, Judgement] = field(default_factory=dict)
+    loss: Array | None = None
+    gradient: Array | None = None
+
+    def of(self, what: str) -> Problem | None:
+        """The problem with the loss, the gradient, or the call, if there is one."""
+        return next((p for p in self.problems if p.what == what), None)
+
+
+class Examiner:
+    """Calls one candidate and judges what comes back.
+
+    Parameters
+    ----------
+    session : Session
+        Where the candidate runs.
+    claims : Claims
+        What it claims.
+    required : mapping of str to Grade
+        The grade that each dtype must reach.
+    differentiates : bool
+        Whether it has a gradient.
+    """
+
+    MOST_DEATHS = 3
+
+    def __init__(
+        self, session: Session, claims: Claims, required: Mapping[str, Grade], differentiates: bool = True
+    ) -> None:
+        self.session, self.claims, self.required, self.differentiates = session, claims, required, differentiates
+        self.mean_only = False
+        self.altered_inputs: dict[str, Problem] = {}
+        self.altered_state: dict[str, tuple[str, Problem]] = {}
+
+    def examine(
+        self, batch: Batch, probe: Probe = Probe(), reference: Reference | None = None  # noqa: B008 (frozen)
+    ) -> Examination:
+        """Call the candidate on a batch and judge the result."""
+        if probe.in_sequence or (self.mean_only and probe.reduction is None and self._rowwise(batch)):
+            return self.examine_sequence([batch.rows(slice(i, i + 1)) for i in range(len(batch.logits))], probe, batch)
+        reduction = probe.reduction or ("mean" if self.mean_only else "none")
+        sent = batch if reduction == "none" else _with_scalar(batch)
+        reply = self._call(sent, self._call_for(probe, reduction))
+        if reply.outcome is not Outcome.PASSED:
+            return Examination(reply, (self._failure(reply, batch, probe),))
+        self._inspect(reply, sent, probe)
+        return self._judged(batch, probe, reply, reply.arrays, reduction, reference)
+
+    def examine_sequence(
+        self,
+        batches: Sequence[Batch],
+        probe: Probe = Probe(),  # noqa: B008 (frozen)
+        whole: Batch | None = None,
+        reference: Reference | None = None,
+    ) -> Examination:
+        """Call the candidate on batches of one shape in turn, in the same memory, and judge all results as one batch.
+
+        A candidate that only gives means is called on batches of one row, whose mean is the row's loss.
+        """
+        whole = stack(batches) if whole is None else whole
+        if self.mean_only and any(len(b.logits) > 1 for b in batches):
+            batches = [b.rows(slice(i, i + 1)) for b in batches for i in range(len(b.logits))]
+        if not batches:
+            return Examination(Reply(Outcome.PASSED), ())
+        if self.mean_only:
+            batches = [replace(b, upstream=b.upstream.reshape(())) for b in batches]
+        self._guard()
+        reply = self.session.sequence(batches, self._call_for(probe, "none"))
+        if reply.outcome is not Outcome.PASSED:
+            return Examination(reply, (self._failure(reply, whole, probe),))
+        try:
+            arrays = {
+                name: np.concatenate([np.atleast_1d(reply.arrays[f"{i}/{name}"]) for i in range(len(batches))])
+                for name in ("loss", "gradient")
+                if f"0/{name}" in reply.arrays
+            }
+        except (KeyError, ValueError) as error:
+            return Examination(reply, (Problem("call", "form", f"shapes differ between calls: {error}", whole, probe),))
+        return self._judged(whole, probe, reply, arrays, "none", reference)
+
+    def look(self, batch: Batch, reduction: str | None = None) -> Examination:
+        """Call the candidate and judge nothing: for inputs on which conventions differ."""
+        probe = Probe(reduction=reduction)
+        name = reduction or ("mean" if self.mean_only else "none")
+        reply = self._call(batch if name == "none" else _with_scalar(batch), self._call_for(probe, name))
+        problems = () if reply.outcome is Outcome.PASSED else (self._failure(reply, batch, probe),)
+        return Examination(reply, problems, loss=reply.arrays.get("loss"), gradient=reply.arrays.get("gradient"))
+
+    def _rowwise(self, batch: Batch) -> bool:
+        """Whether the mean over one row is that row's loss: not where weights or ignored rows enter the denominator."""
+        return not batch.options and batch.target.ndim <= 2 and batch.upstream.ndim == 1
+
+    def _call_for(self, probe: Probe, reduction: str) -> Call:
+        options = {"reduction": reduction} if self.claims.reduction else {}
+        return Call(options, probe.gradient and self.differentiates, probe.backwards, probe.layout)
+
+    def _guard(self) -> None:
+        if self.session.deaths >= self.MOST_DEATHS:
+            raise Gone
+
+    def _call(self, batch: Batch, call: Call) -> Reply:
+        self._guard()
+        reply = self.session.call(batch, call)
+        if reply.no_gradient:
+            plain = self.session.call(batch, replace(call, gradient=False))
+            return plain if plain.outcome is not Outcome.PASSED else replace(plain, detail=reply.detail, no_gradient=True)
+        return reply
+
+    def _failure(self, reply: Reply, batch: Batch, probe: Probe) -> Problem:
+        kind = "form" if reply.outcome is Outcome.WRONG_SHAPE else str(reply.outcome)
+        return Problem("call", kind, reply.detail, batch, probe)
+
+    def _inspect(self, reply: Reply, sent: Batch, probe: Probe) -> None:
+        """Note what the call did beside its result: to its inputs, and to the process."""
+        expected = {"logits": sent.logits, "target": sent.target, "upstream": sent.upstream}
+        expected |= {name: value for name, value in sent.options.items() if isinstance(value, np.ndarray)}
+        for name, before in expected.items():
+            after = reply.arrays.get(f"after/{name}")
+            if after is None or after.shape != before.shape or after.tobytes() != np.ascontiguousarray(before).tobytes():
+                detail = f"{name} was changed by the call"
+                self.altered_inputs.setdefault(sent.dtype, Problem("call", "altered", detail, sent, probe))
+        for name in reply.altered:
+            # A first call may import and compile, which touches these without altering any value.
+            if name in ("warnings filters", "random state", "numpy random state") and self.session.calls <= 3:
+                continue
+            problem = Problem("call", "altered", f"a call changed the {name} of the process", sent, probe)
+            self.altered_state.setdefault(sent.dtype, (name, problem))
+
+    def _judged(
+        self,
+        batch: Batch,
+        probe: Probe,
+        reply: Reply,
+        arrays: Mapping[str, Array],
+        reduction: str,
+        reference: Reference | None,
+    ) -> Examination:
+        loss = arrays.get("loss")
+        if loss is None:
+            return Examination(reply, (Problem("call", "form", "no loss came back", batch, probe),))
+        reference = reference or reference_of(batch)
+        output = Output(loss, arrays.get("gradient"), flushed=self.claims.flushed)
+        scalar = float(batch.upstream.reshape(-1)[0]) if batch.upstream.size else 1.0
+        judgements = judge(batch, reference, output, reduction=reduction, upstream=scalar)
+        problems = [
+            problem
+            for what, judgement in judgements.items()
+            if (problem := self._problem(what, judgement, batch, probe, reference, output, reduction)) is not None
+        ]
+        if reply.no_gradient and probe.gradient and self.differentiates:
+            problems.append(Problem("gradient", "no_gradient", reply.detail, batch, probe))
+        return Examination(reply, tuple(problems), judgements, loss, arrays.get("gradient"))
+
+    def _problem(
+        self,
+        what: str,
+        judgement: Judgement,
+        batch: Batch,
+        probe: Probe,
+        reference: Reference,
+        output: Output,
+        reduction: str,
+    ) -> Problem | None:
+        """What is wrong with a judged loss or gradient, if anything."""
+        if judgement.outcome in (Outcome.WRONG_SHAPE, Outcome.WRONG_DTYPE):
+            return Problem(what, "form", judgement.detail, batch, probe)
+        ranks = judgement.grades
+        if ranks is None:
+            return None
+        bad = ranks > self.required[batch.dtype].rank
+        if not bad.any():
+            return None
+        got = output.loss if what == "loss" else output.gradient
+        assert got is not None
+        value = got.astype(np.float64)
+        index = _worst(bad, value)
+        hi = _truth_at(what, reference, reduction, index, batch)
+        found = float(value[index])
+        kind = "inaccurate" if np.isfinite(found) else "nonfinite"
+        if np.isnan(hi):
+            kind = "hidden_nan"
+        elif kind == "nonfinite" and np.isinf(hi) and found == hi:
+            kind = "inaccurate"
+        where = "" if not index else f"row {index[0]}" + (f", class {index[1]}" if len(index) > 1 else "") + ": "
+        count = f" ({int(bad.sum())} of {bad.size} values)" if bad.size > 1 else ""
+        detail = f"{where}got {found:.9g}, want {hi:.9g}{count}"
+        row = int(index[0]) if index else None
+        column = int(index[1]) if len(index) > 1 else None
+        return Problem(what, kind, detail, batch, probe, row, column, found, hi)
+
+
+def _worst(bad: Array, value: Array) -> tuple[int, ...]:
+    """The index of a bad value, a non-finite one first."""
+    broken = bad & ~np.isfinite(value)
+    flat = int(np.argmax(broken if broken.any() else bad))
+    return tuple(int(i) for i in np.unravel_index(flat, bad.shape))
+
+
+def _truth_at(what: str, reference: Reference, reduction: str, index: tuple[int, ...], batch: Batch) -> float:
+    if reduction == "none":
+        return float((reference.loss_hi if what == "loss" else reference.grad_hi)[index])
+    reduced = reference.reduced(reduction, float(batch.upstream.reshape(-1)[0]))
+    return float(reduced.loss_hi) if what == "loss" else float(reduced.grad_hi[index])
+
+
+def _with_scalar(batch: Batch) -> Batch:
+    """The batch with its first upstream element as the only one, for a reduced output."""
+    first = batch.upstream.reshape(-1)[:1] if batch.upstream.size else np.ones(1, batch.upstream.dtype)
+    return replace(batch, upstream=first.reshape(()))
+
+
+def stack(batches: Sequence[Batch]) -> Batch:
+    """Batches of one shape and one set of options as one batch: rows are independent, so their truth is too."""
+    first = batches[0]
+    return replace(
+        first,
+        logits=np.concatenate([b.logits for b in batches]),
+        target=np.concatenate([b.target for b in batches]),
+        upstream=np.concatenate([b.upstream for b in batches]),
+    )

@@ -1,0 +1,142 @@
+"""Shrinking: from a call that shows a problem to the smallest one found that still shows it.
+
+Rows go first, then classes, then digits. Each step is kept only if the same kind of problem, loss or gradient, is still
+there; the number of tries is bounded, so that what comes out is small and not necessarily smallest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from harness.batch import Batch
+from harness.vetting.examiner import Examiner, Gone, Problem
+
+__all__ = ["shrink"]
+
+Array = np.ndarray[Any, Any]
+
+TRIES = 80
+SECONDS = 6.0
+
+
+def shrink(examiner: Examiner, problem: Problem) -> Problem:
+    """The problem on the smallest input found; the problem itself where nothing smaller shows it."""
+    if problem.what == "call" and problem.kind in ("crashed", "timed_out", "altered"):
+        return problem
+    search = _Search(examiner, problem)
+    for reduce in (_rows, _classes, _digits, _upstream):
+        search.descend(reduce)
+    return search.best
+
+
+class _Search:
+    """The smallest problem so far, and what is left to spend on a smaller one."""
+
+    def __init__(self, examiner: Examiner, problem: Problem) -> None:
+        self.examiner, self.best = examiner, problem
+        self.tries = TRIES
+        self.deadline = time.monotonic() + SECONDS
+
+    def descend(self, reduce: Callable[[Problem], Iterator[Batch]]) -> None:
+        """Take smaller batches as long as one of them still shows the problem."""
+        found = True
+        while found:
+            found = False
+            for batch in reduce(self.best):
+                if self.tries <= 0 or time.monotonic() > self.deadline:
+                    return
+                self.tries -= 1
+                smaller = self._still(batch)
+                if smaller is not None:
+                    self.best, found = smaller, True
+                    break
+
+    def _still(self, batch: Batch) -> Problem | None:
+        probe = replace(self.best.probe, in_sequence=False)
+        try:
+            seen = self.examiner.examine(batch, probe)
+        except (Gone, ValueError):
+            return None
+        return next((p for p in seen.problems if (p.what, p.kind) == (self.best.what, self.best.kind)), None)
+
+
+def _rows(problem: Problem) -> Iterator[Batch]:
+    """The row that shows it alone; else halves."""
+    batch = problem.batch
+    n = len(batch.logits)
+    if n <= 1:
+        return
+    if problem.row is not None:
+        yield batch.rows(slice(problem.row, problem.row + 1))
+    half = n // 2
+    yield batch.rows(slice(0, half))
+    yield batch.rows(slice(half, n))
+
+
+def _classes(problem: Problem) -> Iterator[Batch]:
+    """Without a part of the classes, the target's always kept."""
+    batch = problem.batch
+    v = batch.logits.shape[1]
+    if len(batch.logits) != 1 or v <= 1 or problem.probe.layout != "contiguous":
+        return
+    part = v // 2
+    while part >= 1:
+        for start in range(0, v, part):
+            kept = np.ones(v, dtype=bool)
+            kept[start : start + part] = False
+            smaller = _without(batch, kept)
+            if smaller is not None:
+                yield smaller
+        part //= 2
+        if v > 64 and part < v // 8:  # for wide rows the outer loop comes again, with half the classes
+            return
+
+
+def _without(batch: Batch, kept: Array) -> Batch | None:
+    if not kept.any():
+        return None
+    options = {
+        name: value[..., kept] if isinstance(value, np.ndarray) and value.ndim and value.shape[-1] == len(kept) else value
+        for name, value in batch.options.items()
+    }
+    target = batch.target
+    if target.ndim == 1:
+        label = int(target[0])
+        ignored = label == batch.options.get("ignore_index", -100)
+        if not ignored:
+            if not kept[label]:
+                return None
+            target = np.array([int(kept[:label].sum())])
+    else:
+        target = target[:, kept]
+    upstream = batch.upstream[:, kept] if batch.upstream.ndim == 2 else batch.upstream
+    return replace(batch, logits=batch.logits[:, kept], target=target, upstream=upstream, options=options)
+
+
+def _digits(problem: Problem) -> Iterator[Batch]:
+    """Shorter numbers: whole ones, then one decimal; shifted to begin at zero."""
+    batch = problem.batch
+    logits = batch.logits.astype(np.float64)
+    finite = np.isfinite(logits)
+    low = logits[finite].min() if finite.any() else 0.0
+    for candidate in (np.round(logits - low), np.round(logits), logits - low, np.round(logits, 1)):
+        rounded = batch.format.round(np.where(finite, candidate, logits))
+        # Shorter by its written length, so that this ends.
+        if len(str(rounded.tolist())) < len(str(batch.logits.tolist())):
+            yield replace(batch, logits=rounded)
+
+
+def _upstream(problem: Problem) -> Iterator[Batch]:
+    """An upstream gradient of -2 throughout, or of ones where that shows it too."""
+    batch = problem.batch
+    if problem.what != "gradient":
+        return
+    for value in (1.0, -2.0):
+        if not (batch.upstream == value).all() and not (batch.upstream == 1).all():
+            yield replace(batch, upstream=np.full_like(batch.upstream, value))
+

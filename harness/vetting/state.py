@@ -1,0 +1,96 @@
+"""Process state: what a candidate must leave as it found it. Runs in the candidate's process.
+
+A snapshot is a mapping from a name to something comparable; two snapshots taken around a call differ exactly in what the
+call has changed. Only modules that are loaded already are asked, so that taking one imports nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = ["VALUES", "changed", "snapshot"]
+
+VALUES = ("denormals", "default dtype", "grad mode", "numpy error state", "patched functions")
+"""What alters values elsewhere in the process: it may not change even while the candidate is imported."""
+
+_TINY = 2.2250738585072014e-308
+
+_WATCHED = (
+    ("torch", "allclose"),
+    ("torch", "equal"),
+    ("torch.autograd", "grad"),
+    ("torch.testing", "assert_close"),
+    ("numpy", "allclose"),
+    ("numpy", "asarray"),
+    ("numpy", "array_equal"),
+    ("numpy.testing", "assert_allclose"),
+    ("time", "time"),
+    ("time", "perf_counter"),
+    ("time", "monotonic"),
+    ("json", "dumps"),
+    ("os", "read"),
+    ("os", "write"),
+    ("os", "readv"),
+    ("hashlib", "sha256"),
+)
+
+
+def snapshot() -> dict[str, Any]:
+    """The state of this process, by name."""
+    state: dict[str, Any] = {
+        "denormals": [_TINY * 0.5 != 0.0, bool(np.float32(1e-38) * np.float32(0.1) != 0)],
+        "numpy error state": dict(np.geterr()),
+        "numpy random state": _digest(np.random.get_state()),
+        "random state": _digest(random.getstate()),
+        "warnings filters": _digest([str(entry) for entry in warnings.filters]),
+        "recursion limit": sys.getrecursionlimit(),
+        "patched functions": {
+            f"{module}.{name}": id(getattr(sys.modules[module], name, None))
+            for module, name in _WATCHED
+            if module in sys.modules
+        },
+    }
+    if "torch" in sys.modules:
+        state |= _torch(sys.modules["torch"])
+    if "jax" in sys.modules and hasattr(sys.modules["jax"], "config"):
+        config = sys.modules["jax"].config
+        state["default dtype"] = bool(getattr(config, "jax_enable_x64", False))
+        state["matmul precision"] = str(getattr(config, "jax_default_matmul_precision", None))
+    return state
+
+
+def _torch(torch: Any) -> dict[str, Any]:
+    probe = torch.tensor([_TINY], dtype=torch.float64)
+    return {
+        "torch denormals": bool((probe * 0.5 != 0).item()),
+        "default dtype": str(torch.get_default_dtype()),
+        "grad mode": [torch.is_grad_enabled(), torch.is_inference_mode_enabled()],
+        "anomaly mode": torch.is_anomaly_enabled(),
+        "torch random state": hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest(),
+        "thread count": torch.get_num_threads(),
+        "matmul precision": torch.get_float32_matmul_precision(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+    }
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The names of what differs, among those that both snapshots have."""
+    return [name for name in before if name in after and _differs(before[name], after[name])]
+
+
+def _differs(a: Any, b: Any) -> bool:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return any(a[key] != b[key] for key in a if key in b)
+    return bool(a != b)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()

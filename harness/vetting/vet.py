@@ -1,0 +1,274 @@
+"""Vetting a candidate: the whole of it, from its file to its verdict."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from harness.batch import Batch
+from harness.differential import truth_executor
+from harness.environment import describe_environment
+from harness.grades import Grade, Outcome
+from harness.losses import loss_named
+from harness.reference import Reference, reference_of
+from harness.vetting.batches import by_dtype
+from harness.vetting.checks import INSPECTIONS, Deviates, Failed, Inspection, Skipped
+from harness.vetting.context import Context
+from harness.vetting.examiner import Examiner, Gone
+from harness.vetting.reproduce import witness_of
+from harness.vetting.session import Claims, Rejected, Session
+from harness.vetting.shrink import shrink
+from harness.vetting.source import Source, read_source
+from harness.vetting.verdict import CheckResult, Deviation, Verdict
+
+__all__ = ["DEFAULT_DTYPES", "Listener", "Options", "Vetting", "vet"]
+
+DEFAULT_DTYPES = {
+    "numpy": ("float64", "float32"),
+    "torch": ("float32", "bfloat16", "float16", "float64"),
+    "jax": ("float32", "bfloat16", "float16", "float64"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to vet.
+
+    Parameters
+    ----------
+    framework : str or None
+        Inferred from the file's imports where None.
+    loss, target : str
+        What the candidate computes, and ``"indices"`` or ``"probabilities"``.
+    gradient : str or None
+        Name of a NumPy candidate's gradient function.
+    dtypes : tuple of str
+        Those that must be supported; empty for the framework's defaults, of which a refused one is only skipped.
+    grade : Grade or None
+        What must be reached; by default `ABSOLUTE`, and `STORAGE` for 16-bit input.
+    strict : bool
+        Whether a deviation is a failure.
+    quick : bool
+        Leave out what takes long.
+    seed : int or None
+        Fresh where None.
+    timeout : float
+        Seconds that one call may take.
+    checks : tuple of str
+        Only these; empty for all.
+    """
+
+    framework: str | None = None
+    loss: str = "cross_entropy"
+    target: str = "indices"
+    gradient: str | None = None
+    dtypes: tuple[str, ...] = ()
+    grade: Grade | None = None
+    strict: bool = False
+    quick: bool = False
+    seed: int | None = None
+    timeout: float = 20.0
+    checks: tuple[str, ...] = ()
+
+
+@dataclass
+class Listener:
+    """Whoever wants to know how a vetting goes; this one does not."""
+
+    def began(self, steps: int) -> None:
+        """So many inspections will be made."""
+
+    def step(self, what: str) -> None:
+        """The next inspection begins."""
+
+    def failed(self, dtype: str, failure: Failed) -> None:
+        """A check has just failed."""
+
+
+def vet(spec: str, options: Options = Options(), listener: Listener | None = None) -> Verdict:  # noqa: B008 (frozen)
+    """Vet a candidate given as ``PATH.py:NAME``.
+
+    Returns
+    -------
+    Verdict
+        Accepted or rejected, with every check behind it.
+
+    Raises
+    ------
+    CannotJudge
+        Where it cannot be judged: no such file or name, a syntax error, a framework that is missing.
+    """
+    source = read_source(spec, options.framework)
+    loss_named(options.loss)
+    return Vetting(source, options, listener or Listener()).run()
+
+
+@dataclass
+class Vetting:
+    """One vetting under way: collects findings, and ends in a verdict."""
+
+    source: Source
+    options: Options
+    listener: Listener
+    results: list[CheckResult] = field(default_factory=list)
+    deviations: list[Deviation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.seed = secrets.randbelow(2**32) if self.options.seed is None else self.options.seed
+        self.named = self.options.dtypes
+        self.dtypes = self.named or DEFAULT_DTYPES[self.source.framework]
+
+    def run(self) -> Verdict:
+        """Everything, in order; the verdict."""
+        options = self.options
+        with ExitStack() as stack:
+            session = stack.enter_context(Session(self.source, gradient=options.gradient, timeout=options.timeout))
+            try:
+                claims = session.open()
+            except Rejected as rejection:
+                return self._rejected_at_import(rejection)
+            examiner = Examiner(session, claims, self._required(), self._differentiates())
+            context = Context(examiner, options.loss, options.target, self.seed, options.quick)
+            dtypes = self._supported(context)
+            executor = stack.enter_context(truth_executor(min(2, os.cpu_count() or 1))) if dtypes else None
+            context.families, context.sizes = by_dtype(context, dtypes)
+            if executor is not None:
+                batches = [b for d in dtypes for b in (*context.sizes[d], *context.families[d])]
+                context.solved = _solve(batches, executor.submit)
+            self._inspect(context, dtypes)
+        return self._verdict(context.grades, claims)
+
+    def _required(self) -> dict[str, Grade]:
+        sixteen = {"bfloat16", "float16"}
+        default = {d: Grade.STORAGE if d in sixteen else Grade.ABSOLUTE for d in ("float64", "float32", *sixteen)}
+        return default if self.options.grade is None else dict.fromkeys(default, self.options.grade)
+
+    def _differentiates(self) -> bool:
+        return self.source.framework != "numpy" or self.options.gradient is not None
+
+    def _rejected_at_import(self, rejection: Rejected) -> Verdict:
+        check = "time_limit" if rejection.outcome is Outcome.TIMED_OUT else "crash"
+        failure = CheckResult(check, self.dtypes[0], "failed", str(rejection))
+        self.results.append(failure)
+        self.listener.failed(self.dtypes[0], Failed(check, str(rejection)))
+        return self._verdict({}, None)
+
+    def _supported(self, context: Context) -> tuple[str, ...]:
+        """The dtypes to judge; notes the form of the output, and what was refused."""
+        supported, refused = [], {}
+        for dtype in self.dtypes:
+            batch = context.batch(dtype, "first call", 4, 7)
+            try:
+                seen = context.survives(batch)
+            except Gone:
+                break
+            call = seen.of("call")
+            if call is not None and call.kind in ("raised", "form") and dtype not in self.named:
+                refused[dtype] = (context, call)
+                continue
+            if seen.loss is not None and seen.loss.ndim == 0 and not context.examiner.claims.reduction:
+                context.examiner.mean_only = True
+            supported.append(dtype)
+        if not supported:  # it raises whatever the dtype is: that is no matter of dtypes
+            return self.dtypes[:1]
+        for dtype, (_, call) in refused.items():
+            self.deviations.append(Deviation("unsupported_dtype", dtype, call.detail))
+            self.results.append(CheckResult("output_form", dtype, "skipped", f"{dtype} is refused: {call.detail}"))
+        return tuple(supported)
+
+    def _inspect(self, context: Context, dtypes: Sequence[str]) -> None:
+        """Every inspection in every dtype: the form first, the others in an order that the seed decides."""
+        wanted = [i for i in INSPECTIONS if not self.options.checks or set(i.checks) & set(self.options.checks)]
+        rounds = [(dtype, inspection) for dtype in dtypes for inspection in wanted]
+        context.rng("order").shuffle(rounds)  # type: ignore[arg-type]
+        rounds.sort(key=lambda pair: "output_form" not in pair[1].checks)
+        self.listener.began(len(rounds))
+        for dtype, inspection in rounds:
+            if "outside_the_harness" in inspection.checks and dtype != dtypes[0]:
+                continue
+            self.listener.step(f"{dtype}: {inspection.checks[0].replace('_', ' ')}")
+            self._one(context, dtype, inspection)
+
+    def _one(self, context: Context, dtype: str, inspection: Inspection) -> None:
+        failures: dict[str, Failed] = {}
+        skipped: dict[str, str] = {}
+        try:
+            for finding in inspection.inspect(context, dtype):
+                if isinstance(finding, Failed):
+                    if finding.check not in failures:
+                        failures[finding.check] = finding
+                        self.listener.failed(dtype, finding)
+                elif isinstance(finding, Skipped):
+                    skipped[finding.check] = finding.reason
+                elif Deviation(finding.name, dtype, finding.detail) not in self.deviations:
+                    self.deviations.append(Deviation(finding.name, dtype, finding.detail))
+        except Gone:
+            skipped = dict.fromkeys(inspection.checks, "the candidate's process has died or hung too often")
+        for name in dict.fromkeys((*inspection.checks, *failures)):
+            if name in failures:
+                self.results.append(self._failed(context, dtype, failures[name]))
+            elif name in skipped:
+                self.results.append(CheckResult(name, dtype, "skipped", skipped[name]))
+            else:
+                self.results.append(CheckResult(name, dtype, "passed"))
+
+    def _failed(self, context: Context, dtype: str, failure: Failed) -> CheckResult:
+        problem = failure.problem
+        if problem is None:
+            return CheckResult(failure.check, dtype, "failed", failure.detail)
+        already = any(r.name == failure.check and r.witness for r in self.results)
+        smallest = problem if already else shrink(context.examiner, problem)
+        witness = witness_of(self.source, smallest, context.claims)
+        return CheckResult(failure.check, dtype, "failed", failure.detail, witness)
+
+    def _verdict(self, grades: dict[str, Grade], claims: Claims | None) -> Verdict:
+        for dtype, grade in grades.items():
+            if grade is Grade.STORAGE:
+                detail = "as accurate as storing every step in 16 bits allows; float32 arithmetic would do better"
+                self.deviations.append(Deviation("storage_grade", dtype, detail))
+        checks = _merged(self.results)
+        failed = [check for check in checks if check.outcome == "failed"]
+        rejected = bool(failed) or (self.options.strict and bool(self.deviations))
+        if failed:
+            message = f"{failed[0].name} in {failed[0].dtype}: {failed[0].detail}"
+        elif rejected:
+            message = f"{self.deviations[0].check}: {self.deviations[0].detail} (--strict)"
+        else:
+            message = f"{sum(c.outcome == 'passed' for c in checks)} checks passed"
+        environment = describe_environment(self.seed, 1) | {"claims": list(claims.options) if claims else []}
+        return Verdict(
+            candidate=self.source.label,
+            framework=self.source.framework,
+            loss=self.options.loss,
+            target=self.options.target,
+            seed=self.seed,
+            verdict="rejected" if rejected else "accepted",
+            grades={dtype: str(grade) for dtype, grade in grades.items()},
+            deviations=tuple(self.deviations),
+            checks=checks,
+            message=message,
+            environment=environment,
+        )
+
+
+def _merged(results: Sequence[CheckResult]) -> tuple[CheckResult, ...]:
+    """One result per check and dtype: failed if any was, else passed if any was; sorted by dtype and name."""
+    rank = {"failed": 0, "passed": 1, "skipped": 2}
+    best: dict[tuple[str, str], CheckResult] = {}
+    for result in results:
+        key = (result.dtype, result.name)
+        if key not in best or rank[result.outcome] < rank[best[key].outcome]:
+            best[key] = result
+    return tuple(best[key] for key in sorted(best))
+
+
+def _solve(
+    batches: Sequence[Batch], submit: Callable[[Callable[[Batch], Reference], Batch], Future[Reference]]
+) -> dict[int, Callable[[], Reference]]:
+    """The truth of each batch, under way in other processes; asked for by identity."""
+    return {id(batch): submit(reference_of, batch).result for batch in batches}
+
