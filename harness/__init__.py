@@ -4,6 +4,15 @@
 """
 
 from harness.declaration import KnownFailure, implementation
+from harness.recorder import Recorder, RecorderError
 from harness.reference import Reduced, Reference, truth
 
-__all__ = ["KnownFailure", "Reduced", "Reference", "implementation", "truth"]
+__all__ = [
+    "KnownFailure",
+    "Recorder",
+    "RecorderError",
+    "Reduced",
+    "Reference",
+    "implementation",
+    "truth",
+]
