@@ -14,7 +14,7 @@ import numpy as np
 from harness.formats import Format
 from harness.grades import Grade
 
-__all__ = ["Arithmetic", "Bound", "applicable_grades"]
+__all__ = ["Arithmetic", "Bound", "applicable_grades", "lost_by_underflow"]
 
 Array = np.ndarray[Any, Any]
 
@@ -37,30 +37,53 @@ class Arithmetic:
         the intermediate results are stored in 16 bits twice.
     subnormal : float
         η, the smallest subnormal of that arithmetic.
+    flushed : frozenset of str
+        The formats whose subnormal results are flushed to zero where it runs; none in IEEE arithmetic.
+    lost : float
+        What an underflow in that arithmetic may cost, in units of η: see `lost_by_underflow`.
     """
 
     grade: Grade
     unit_roundoff: float
     constant: float
     subnormal: float
+    flushed: frozenset[str] = frozenset()
+    lost: float = 0.5
 
     @classmethod
-    def at(cls, grade: Grade, input_format: Format) -> Arithmetic:
-        """The arithmetic that a grade expects of code that gets input of a format."""
+    def at(cls, grade: Grade, input_format: Format, flushed: frozenset[str] = frozenset()) -> Arithmetic:
+        """The arithmetic that a grade expects of code that gets input of a format, where some formats are flushed."""
         storage = grade is Grade.STORAGE
         fmt = input_format if storage else input_format.arithmetic
-        return cls(grade, fmt.unit_roundoff, 2.0 if storage else 4.0, fmt.smallest_subnormal)
+        constant, lost = 2.0 if storage else 4.0, lost_by_underflow(fmt, flushed)
+        return cls(grade, fmt.unit_roundoff, constant, fmt.smallest_subnormal, flushed, lost)
 
     @property
     def cu(self) -> float:
         """c·u."""
         return self.constant * self.unit_roundoff
 
+    def floor(self, terms: Array, output: Format, scale: Array | float = 0.0) -> Array:
+        """What underflow may cost in so many terms, and in each of c last operations: see `lost_by_underflow`.
+
+        A `scale` above one multiplies it. Formed in units of one η and rounded once: half of float64's would be lost.
+        """
+        last = self.constant * lost_by_underflow(output, self.flushed)
+        unit = min(self.subnormal, output.smallest_subnormal)
+        if self.subnormal > output.smallest_subnormal:
+            # The ratio of the two may be beyond float64's range; each by itself is far from its ends.
+            cost = terms * (self.subnormal * self.lost) + last * unit
+            value: Array = cost * np.maximum(1.0, scale)
+        else:
+            cost = terms * self.lost + last * (output.smallest_subnormal / unit)
+            value = unit * (cost * np.maximum(1.0, scale))
+        return value
+
     def sum_growth(self, terms: int) -> float:
         """By how many u a sum of that many positive terms may be off, relatively.
 
-        Terms (any order: Higham, *ASNA*, 2nd ed., eq. 4.6, with one more than the n-1 additions) at `ABSOLUTE`; log₂ of
-        their number (pairwise: *ASNA* eq. 4.7) at the others.
+        Terms (any order: Higham, *ASNA*, 2nd ed., eq. 4.4, with one more than the n-1 additions) at `ABSOLUTE`; log₂ of
+        their number (pairwise: *ASNA* eq. 4.6) at the others.
         """
         return float(terms) if self.grade is Grade.ABSOLUTE else math.log2(max(terms, 1))
 
@@ -79,6 +102,14 @@ class Bound:
 
     value: Array
     vacuous: Array
+
+
+def lost_by_underflow(fmt: Format, flushed: frozenset[str]) -> float:
+    """What one result in the subnormal range may lose, in units of η: half by rounding, or all that it is by flushing.
+
+    All that it is is less than the smallest normal number, 2^(p-1) η.
+    """
+    return 2.0 ** (fmt.precision - 1) if fmt.name in flushed else 0.5
 
 
 def applicable_grades(input_format: Format) -> tuple[Grade, ...]:

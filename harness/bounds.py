@@ -19,45 +19,65 @@ __all__ = ["gradient_bounds", "loss_bounds", "reduced_gradient_bounds", "reduced
 Bounds = dict[Grade, Bound]
 
 
-def loss_bounds(reference: Reference, fmt: Format, output: Format) -> Bounds:
-    """Bounds of each unreduced loss: `fmt` is the input's format, `output` that of the result."""
+NONE: frozenset[str] = frozenset()
+
+
+def loss_bounds(reference: Reference, fmt: Format, output: Format, flushed: frozenset[str] = NONE) -> Bounds:
+    """Bounds of each unreduced loss: `fmt` is the input's format, `output` that of the result.
+
+    `flushed` names the formats whose subnormal results are flushed to zero there, here as below.
+    """
     return {
-        grade: reference.problem.loss_bound(Arithmetic.at(grade, fmt), output, reference.loss_hi)
+        grade: reference.problem.loss_bound(Arithmetic.at(grade, fmt, flushed), output, reference.loss_hi)
         for grade in applicable_grades(fmt)
     }
 
 
-def gradient_bounds(reference: Reference, fmt: Format, output: Format) -> Bounds:
+def gradient_bounds(reference: Reference, fmt: Format, output: Format, flushed: frozenset[str] = NONE) -> Bounds:
     """Bounds of each gradient entry [N, V], the upstream gradient included."""
     return {
         grade: reference.problem.gradient_bound(
-            Arithmetic.at(grade, fmt), output, reference.grad_hi, reference.problem.upstream
+            Arithmetic.at(grade, fmt, flushed), output, reference.grad_hi, reference.problem.upstream
         )
         for grade in applicable_grades(fmt)
     }
 
 
-def reduced_loss_bounds(reference: Reference, reduced: Reduced, reduction: str, fmt: Format, output: Format) -> Bounds:
-    """(Σ b_i)/W + c·u·(N+1)·Σ abs(l_i)/W + 2 u_o abs(result), with W = 1 for a sum."""
+def reduced_loss_bounds(
+    reference: Reference,
+    reduced: Reduced,
+    reduction: str,
+    fmt: Format,
+    output: Format,
+    flushed: frozenset[str] = NONE,
+) -> Bounds:
+    """(Σ b_i)/W + c·u·(N+1)·Σ abs(l_i)/W + 2 u_o abs(result) and its own floor, with W = 1 for a sum."""
     weight = _denominator(reference, reduction)
     losses = np.abs(reference.loss_hi)
     bounds = {}
-    for grade, rows in loss_bounds(reference, fmt, output).items():
-        arithmetic = Arithmetic.at(grade, fmt)
+    for grade, rows in loss_bounds(reference, fmt, output, flushed).items():
+        arithmetic = Arithmetic.at(grade, fmt, flushed)
         total = rows.value.sum() + arithmetic.cu * (losses.size + 1) * losses.sum()
-        value = total / weight + 2 * output.unit_roundoff * abs(reduced.loss_hi)
+        last = 2 * output.unit_roundoff * abs(reduced.loss_hi) + arithmetic.floor(np.zeros(()), output)
+        value = total / weight + last
         bounds[grade] = Bound(np.asarray(value), np.asarray(bool(rows.vacuous.any()) or not np.isfinite(value)))
     return bounds
 
 
 def reduced_gradient_bounds(
-    reference: Reference, reduced: Reduced, reduction: str, upstream: float, fmt: Format, output: Format
+    reference: Reference,
+    reduced: Reduced,
+    reduction: str,
+    upstream: float,
+    fmt: Format,
+    output: Format,
+    flushed: frozenset[str] = NONE,
 ) -> Bounds:
     """The row bounds at the scale upstream/W, and c·u·(N+1)·abs(g_j) for the rounding of W itself."""
     scale = np.full(reference.problem.upstream.shape, upstream / _denominator(reference, reduction))
     bounds = {}
     for grade in applicable_grades(fmt):
-        arithmetic = Arithmetic.at(grade, fmt)
+        arithmetic = Arithmetic.at(grade, fmt, flushed)
         rows = reference.problem.gradient_bound(arithmetic, output, reduced.grad_hi, scale)
         weighing = arithmetic.cu * (scale.size + 1) * np.abs(reduced.grad_hi) if reduction == "mean" else 0.0
         bounds[grade] = Bound(rows.value + weighing, rows.vacuous)

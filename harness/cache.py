@@ -1,7 +1,8 @@
 """Truth on disk, addressed by content: the same batch, read as exact reals, is solved once per machine.
 
-An entry is a digest followed by arrays. Entries are written under a temporary name and renamed, so that processes that
-write the same one at once cannot disturb each other; one that does not match its digest is thrown away and recomputed.
+An entry is a digest, of the address and the arrays, followed by the arrays. Entries are written under a temporary name
+and renamed, so that processes that write the same one at once cannot disturb each other; one that does not match its
+digest is thrown away and recomputed.
 A cache that cannot be read or written costs time and nothing else.
 """
 
@@ -24,7 +25,7 @@ __all__ = ["cache_folder", "key_of", "load", "store"]
 
 Array = np.ndarray[Any, Any]
 
-TRUTH_VERSION = b"truth 1"
+TRUTH_VERSION = b"truth 2"
 """Counts up when the way truth is computed changes in a way that could change its values."""
 
 _MAGIC = b"xent truth\n"
@@ -58,7 +59,7 @@ def load(key: str) -> list[Array] | None:
     except OSError:
         return None
     payload = content[len(_MAGIC) + 32 :]
-    if content[: len(_MAGIC)] != _MAGIC or content[len(_MAGIC) :][:32] != hashlib.sha256(payload).digest():
+    if content[: len(_MAGIC) + 32] != _header(key, payload):
         with suppress(OSError):
             path.unlink()
         return None
@@ -81,7 +82,12 @@ def store(key: str, arrays: Sequence[Array]) -> None:
     path = _path(folder, key)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
+        write_atomically(path, _header(key, payload) + payload)
+
+
+def _header(key: str, payload: bytes) -> bytes:
+    """What an entry starts with; the address is in it, so that an entry under another one's name is damaged too."""
+    return _MAGIC + hashlib.sha256(key.encode() + payload).digest()
 
 
 def _path(folder: Path, key: str) -> Path:

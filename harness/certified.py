@@ -2,13 +2,12 @@
 
 All values are libmp's raw floats (``(sign, mantissa, exponent, bitcount)``, the tuples inside ``mpmath.mpf``), whose
 exponents are unbounded, so nothing overflows or underflows here. Sums, differences and products of inputs are *exact*
-(``prec=0``); only `exponential`, `log1p`, quotients and the final rounding are approximate. With η = 2^-prec, the
-analysis in docs/theory.md uses two facts about libmp, each with a factor of two in hand over what its authors state:
+(``prec=0``); the rest is approximate. With η = 2^-prec, the analysis in docs/theory.md uses two facts about libmp:
 
-- ``mpf_exp`` and ``mpf_log`` have a relative error of at most 2η;
-- ``mpf_div`` and ``mpf_mul`` with a precision have a relative error of at most η.
+- sums, differences, products and quotients with a precision are rounded to nearest, a relative error of at most η;
+- ``mpf_exp`` and ``mpf_log`` have one of at most 2η: one for the rounding, and one for all that goes before it.
 
-What follows from them is tested against Arb's ball arithmetic, a second library with proofs of its own.
+Both, and what follows from them, are tested against Arb's ball arithmetic, a second library with proofs of its own.
 """
 
 from __future__ import annotations
@@ -129,8 +128,8 @@ def log1p(a: Exact, prec: int) -> Exact:
 def sum_positive(terms: Sequence[Exact], counts: Sequence[int], prec: int) -> Exact:
     """The sum of counts[i] · terms[i], non-negative terms, with a relative error of at most η.
 
-    Each term is truncated to a multiple of q = 2^(E - prec - L), where 2^E exceeds every term and 2^L twice the number of
-    terms: the total error is below 2^(E - prec - 1), and the sum is at least 2^(E - 1).
+    Each term is truncated to a multiple of q = 2^(E - prec - L), where 2^E exceeds every term and 2^L twice the number
+    of terms: the total error is below 2^(E - prec - 1), and the sum is at least 2^(E - 1).
     """
     live = [(term, count) for term, count in zip(terms, counts, strict=True) if term != ZERO and count]
     if not live:

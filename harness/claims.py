@@ -6,11 +6,12 @@ family that its entry names has been run: the entry can be deleted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from harness.declaration import Declaration, KnownFailure
+from harness.families import Family
 from harness.grades import Grade, Outcome
 from harness.run import Result
 
@@ -54,7 +55,7 @@ def _covers(entry: KnownFailure, result: Result) -> bool:
 
 
 def flag_unexpected_passes(
-    declarations: Iterable[Declaration], results: Sequence[Result], families: Iterable[str]
+    declarations: Iterable[Declaration], results: Sequence[Result], families: Mapping[str, Family]
 ) -> list[Result]:
     """The results, with the cells of each stale known failure marked as unexpected passes.
 
@@ -66,15 +67,14 @@ def flag_unexpected_passes(
         The implementations that were run.
     results : sequence of Result
         Their decided results.
-    families : iterable of str
+    families : mapping of str to Family
         Every family that exists, run or not, so that an entry is only called stale on a whole run.
     """
-    everything = list(families)
     stale: dict[int, KnownFailure] = {}
     for declaration in declarations:
         for entry in declaration.known_failures:
             cells = [i for i, r in enumerate(results) if r.implementation == declaration.name and _covers(entry, r)]
-            if _whole(entry, declaration, [results[i] for i in cells], everything) and not any(
+            if _whole(entry, declaration, [results[i] for i in cells], families) and not any(
                 results[i].outcome == Outcome.KNOWN_FAILURE for i in cells
             ):
                 stale |= dict.fromkeys((i for i in cells if results[i].outcome == Outcome.PASSED), entry)
@@ -90,12 +90,17 @@ def flag_unexpected_passes(
     ]
 
 
-def _whole(entry: KnownFailure, declaration: Declaration, cells: Sequence[Result], everything: list[str]) -> bool:
-    """Whether all that an entry speaks of was run, so that its silence means something."""
+def _whole(
+    entry: KnownFailure, declaration: Declaration, cells: Sequence[Result], families: Mapping[str, Family]
+) -> bool:
+    """Whether all that an entry speaks of was run, so that its silence means something.
+
+    A pattern may match families that serve other losses, or not this dtype: those have no cell to wait for.
+    """
     run = {(r.family, r.dtype) for r in cells}
-    dtypes = entry.dtypes or tuple(declaration.grades)
-    named = [f for f in everything if any(fnmatchcase(f, pattern) for pattern in entry.families)]
-    wanted = {(f, d) for f in named for d in dtypes if d in declaration.grades}
+    dtypes = [d for d in entry.dtypes or declaration.grades if d in declaration.grades]
+    named = [f for name, f in families.items() if any(fnmatchcase(name, pattern) for pattern in entry.families)]
+    wanted = {(f.name, d) for f in named if declaration.loss in f.losses for d in dtypes if d in f.dtypes}
     return bool(wanted) and wanted <= run
 
 

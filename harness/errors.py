@@ -70,10 +70,9 @@ def measure(got: Array, hi: Array, lo: Array, fmt: Format, *, near_overflow: Arr
         Admissible absolute error (a bound): an infinity is not `nonfinite` where the truth is that close to overflow.
     """
     value = got.astype(np.float64)
-    threshold = _overflow_threshold(fmt)
     with np.errstate(all="ignore"):
         overflowed = np.isinf(value) & (np.sign(value) == np.sign(hi)) & ~np.isnan(hi)
-        short_of = np.maximum(threshold - np.abs(hi), 0.0)
+        short_of = _short_of_overflow(hi, lo, fmt)
         absolute = np.where(overflowed, short_of, np.abs((value - hi) - lo))
         absolute = np.where(value == hi, np.abs(lo), absolute)
         nan_truth = np.isnan(hi)
@@ -87,8 +86,11 @@ def measure(got: Array, hi: Array, lo: Array, fmt: Format, *, near_overflow: Arr
     return Errors(absolute, relative, units, bad, hidden)
 
 
-def _overflow_threshold(fmt: Format) -> float:
-    """The least number that rounds to infinity, 2^emax (2 - 2^-p); for float64, which cannot hold it, the largest number."""
-    if fmt.precision == 53:
-        return fmt.largest
-    return float(np.ldexp(2.0 - fmt.unit_roundoff, fmt.emax))
+def _short_of_overflow(hi: Array, lo: Array, fmt: Format) -> Array:
+    """How far hi + lo is below the least number that rounds to infinity, 2^emax (2 - 2^-p); 0 from there on.
+
+    That number is the largest one and half its ulp, added last: float64 holds the two, but not their sum.
+    """
+    half_ulp = 2.0 ** (fmt.emax - fmt.precision)
+    distance: Array = np.maximum(((fmt.largest - np.abs(hi)) - np.sign(hi) * lo) + half_ulp, 0.0)
+    return distance

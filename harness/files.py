@@ -13,12 +13,19 @@ __all__ = ["write_atomically"]
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file through a temporary name in the same folder, so that a reader sees the old content or the new.
 
+    A symbolic link stays one: the file that it leads to is written. A pipe or a device, such as ``/dev/stdout``, is
+    written to as it is: replacing it would take it away from everyone else.
+
     Raises
     ------
     OSError
         Where the folder is missing or not writable, or the disk is full; nothing is left behind, and an earlier file of
         that name is untouched.
     """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = path.resolve()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:

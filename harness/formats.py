@@ -89,7 +89,17 @@ class Format:
     def round(self, values: npt.ArrayLike) -> np.ndarray[Any, Any]:
         """Round float64 values to this format (values beyond its range become infinite), as an array of its dtype."""
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            return np.asarray(values, dtype=np.float64).astype(self.dtype)
+            exact = np.asarray(values, dtype=np.float64)
+            if self.name == "bfloat16":  # ml_dtypes goes through float32: 1 + 2^-8 + 2^-40 would be rounded twice, to 1
+                exact = self._rounded(exact)
+            return exact.astype(self.dtype)
+
+    def _rounded(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The nearest numbers of the format, ties to even, still as float64: whole multiples of the spacing there."""
+        _, exponent = np.frexp(values)
+        spacing = np.ldexp(1.0, np.maximum(exponent - 1, self.emin) - self.precision + 1)
+        rounded: np.ndarray[Any, Any] = np.rint(values / spacing) * spacing
+        return rounded
 
 
 FLOAT64 = Format("float64", 53, -1022, 1023)

@@ -1,13 +1,13 @@
 """The judge: arrays in, grades out. Pure; it neither runs implementations nor knows which one it judges.
 
 Each value gets the best grade whose bound holds its error. One whose bound is vacuous at a grade is not judged at that
-grade; a non-finite value, a hidden NaN, or a loss below zero that the truth does not allow is inaccurate all the same.
+grade; a non-finite value, a hidden NaN, or one of a sign or size that no rounding explains is inaccurate all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class Judgement:
     witness : mapping or None
         The worst value, non-finite ones first.
     detail : str
-        One line on a wrong shape or dtype.
+        One line on a wrong shape or dtype, or on how many values deviate by ``flush_to_zero``.
     grades : int8 array or None
         The rank of each value's grade (`Grade.rank`), -1 where it is not judged.
     """
@@ -84,7 +84,7 @@ def judge(
     reference : Reference
         Their truth.
     output : Output
-        The loss, and the gradient where there is one.
+        The loss, and the gradient where there is one; and which formats are flushed to zero where it was computed.
     reduction : str
         ``"none"``, or the reduction that the output has undergone (``"mean"``, ``"sum"``).
     upstream : float
@@ -106,8 +106,22 @@ def judge(
             continue
         fmt = FORMATS[got.dtype.name]
         hi, lo, bounds = _truth_and_bounds(what, reference, batch.format, fmt, reduction, upstream)
-        found[what] = _judge_part(what, batch, got, hi, lo, bounds, fmt)
+        impossible = _impossible(what, batch, got, hi, reference, reduction, upstream)
+        found[what] = _judge_part(what, batch, got, hi, lo, bounds, fmt, impossible)
+        if output.flushed:
+            hi, lo, bounds = _truth_and_bounds(what, reference, batch.format, fmt, reduction, upstream, output.flushed)
+            found[what] = _excused(found[what], _judge_part(what, batch, got, hi, lo, bounds, fmt, impossible))
     return found
+
+
+def _excused(strictly: Judgement, flushed: Judgement) -> Judgement:
+    """The judgement where subnormal results are flushed to zero, saying how many values owe their grade to that."""
+    if strictly.grades is None or flushed.grades is None:
+        return flushed
+    owing = int((strictly.grades != flushed.grades).sum())
+    if not owing:
+        return strictly
+    return replace(flushed, detail=f"flush_to_zero: {owing} values are as good only where subnormal results are zero")
 
 
 def _refuse(what: str, got: Array, batch: Batch, reduction: str) -> Judgement | None:
@@ -126,26 +140,58 @@ def _refuse(what: str, got: Array, batch: Batch, reduction: str) -> Judgement | 
 
 
 def _truth_and_bounds(
-    what: str, reference: Reference, fmt: Format, output: Format, reduction: str, upstream: float
+    what: str,
+    reference: Reference,
+    fmt: Format,
+    output: Format,
+    reduction: str,
+    upstream: float,
+    flushed: frozenset[str] = frozenset(),
 ) -> tuple[Array, Array, Bounds]:
     if reduction == "none":
         if what == "loss":
-            return reference.loss_hi, reference.loss_lo, loss_bounds(reference, fmt, output)
-        return reference.grad_hi, reference.grad_lo, gradient_bounds(reference, fmt, output)
+            return reference.loss_hi, reference.loss_lo, loss_bounds(reference, fmt, output, flushed)
+        return reference.grad_hi, reference.grad_lo, gradient_bounds(reference, fmt, output, flushed)
     reduced = reference.reduced(reduction, upstream)
     if what == "loss":
-        bounds = reduced_loss_bounds(reference, reduced, reduction, fmt, output)
+        bounds = reduced_loss_bounds(reference, reduced, reduction, fmt, output, flushed)
         return np.asarray(reduced.loss_hi), np.asarray(reduced.loss_lo), bounds
-    bounds = reduced_gradient_bounds(reference, reduced, reduction, upstream, fmt, output)
+    bounds = reduced_gradient_bounds(reference, reduced, reduction, upstream, fmt, output, flushed)
     return reduced.grad_hi, reduced.grad_lo, bounds
 
 
-def _judge_part(what: str, batch: Batch, got: Array, hi: Array, lo: Array, bounds: Bounds, fmt: Format) -> Judgement:
+def _impossible(
+    what: str, batch: Batch, got: Array, hi: Array, reference: Reference, reduction: str, upstream: float
+) -> Array:
+    """Values that no error of the logarithm or the exponentials explains, so that a vacuous bound is no excuse.
+
+    With one target class: a loss below zero, a gradient entry of the wrong sign, or one for which p is outside [0, 1].
+    """
+    if batch.target.ndim != 1 or batch.options.get("label_smoothing") or not got.size:
+        return np.zeros(got.shape, dtype=bool)
+    value = got.astype(np.float64)
+    if what == "loss":
+        return np.asarray((value < 0) & (hi >= 0))
+    scale = np.abs(batch.upstream.astype(np.float64))
+    if reduction != "none":
+        divisor = reference.problem.denominator() if reduction == "mean" else 1
+        scale = np.full(scale.shape, abs(upstream) / float(divisor) if divisor else np.inf)
+    weight = batch.options.get("weight")
+    if weight is not None:
+        scale = scale * np.asarray(weight).astype(np.float64)[np.where(reference.problem.counted, batch.target, 0)]
+    with np.errstate(invalid="ignore"):
+        # Half as much again: products and quotients of the weights may have been rounded to 16 bits.
+        return np.asarray((np.sign(value) * np.sign(hi) < 0) | (np.abs(value) > 1.5 * scale[:, None]))
+
+
+def _judge_part(
+    what: str, batch: Batch, got: Array, hi: Array, lo: Array, bounds: Bounds, fmt: Format, impossible: Array
+) -> Judgement:
     widest = np.max([np.where(b.vacuous, 0.0, b.value) for b in bounds.values()], axis=0)
     errors = measure(got, hi, lo, fmt, near_overflow=widest)
     value = got.astype(np.float64)
     negative = (value < 0) & (hi >= 0) if what == "loss" else np.zeros(got.shape, bool)
-    ranks, ratios = _rank_values(errors, hi, bounds, negative & (batch.target.ndim == 1))
+    ranks, ratios = _rank_values(errors, bounds, impossible)
     judged = ranks >= 0
     bad = errors.nonfinite | errors.hidden_nan
     finite = judged & ~bad
@@ -166,27 +212,35 @@ def _judge_part(what: str, batch: Batch, got: Array, hi: Array, lo: Array, bound
         bound_ratios={str(grade): r for grade, a in ratios.items() if (r := _largest(a, finite)) is not None},
         nonfinite=int(bad.sum()),
         negative=int(negative.sum()),
-        witness=_worst(batch, got, hi, lo, bad, np.where(judged, np.nan_to_num(gate, nan=-1.0), -2.0)),
+        witness=_worst(batch, got, hi, lo, bad | (impossible & judged & np.isnan(gate)), judged, gate),
         grades=ranks,
     )
 
 
-def _rank_values(errors: Errors, hi: Array, bounds: Bounds, impossible: Array) -> tuple[Array, dict[Grade, Array]]:
-    """The grade's rank of each value (-1: not judged), and its error over each bound (NaN where vacuous)."""
-    worst = Grade.INACCURATE.rank
-    ranks = np.full(hi.shape, worst, dtype=np.int8)
-    unjudged = np.zeros(hi.shape, dtype=bool)
+def _rank_values(errors: Errors, bounds: Bounds, impossible: Array) -> tuple[Array, dict[Grade, Array]]:
+    """The grade's rank of each value (-1: not judged), and its error over each bound (NaN where vacuous).
+
+    A value that misses a bound and whose next bound is vacuous gets the grade of the latter, where nothing can be said
+    against it: it is not unjudged, since it was judged, and failed, at the better grade.
+    """
+    ranks = np.full(errors.ulp.shape, -1, dtype=np.int8)
+    held = np.zeros(errors.ulp.shape, dtype=bool)
+    missed = np.zeros(errors.ulp.shape, dtype=bool)
     ratios = {}
-    for grade, bound in reversed(list(bounds.items())):
+    for grade, bound in bounds.items():
         with np.errstate(all="ignore"):
             ratio = np.where(errors.absolute == 0, 0.0, errors.absolute / bound.value)
+            holds = ~bound.vacuous & (errors.absolute <= bound.value)
         ratios[grade] = np.where(bound.vacuous, np.nan, ratio)
-        ranks = np.where(~bound.vacuous & (errors.absolute <= bound.value), grade.rank, ranks).astype(np.int8)
-        unjudged |= bound.vacuous
+        misses = ~bound.vacuous & ~holds
+        ranks = np.where(~held & (holds | (bound.vacuous & missed & (ranks < 0))), grade.rank, ranks)
+        ranks = np.where(~held & misses, -1, ranks)
+        held |= holds
+        missed |= misses
+    worst = Grade.INACCURATE.rank
+    ranks = np.where(~held & ((missed & (ranks < 0)) | impossible), worst, ranks)
     ranks = np.where(errors.ulp <= 1, Grade.FAITHFUL.rank, ranks)
-    failed = errors.nonfinite | errors.hidden_nan
-    ranks = np.where((ranks == worst) & unjudged & ~failed & ~impossible, -1, ranks)
-    return np.where(failed, worst, ranks).astype(np.int8), dict(reversed(ratios.items()))
+    return np.where(errors.nonfinite | errors.hidden_nan, worst, ranks).astype(np.int8), ratios
 
 
 def _rows_with(judged: Array, rows: int) -> int:
@@ -200,10 +254,12 @@ def _largest(values: Array, where: Array) -> float | None:
     return float(chosen.max()) if chosen.size else None
 
 
-def _worst(batch: Batch, got: Array, hi: Array, lo: Array, bad: Array, ratio: Array) -> dict[str, Any] | None:
+def _worst(
+    batch: Batch, got: Array, hi: Array, lo: Array, bad: Array, judged: Array, ratio: Array
+) -> dict[str, Any] | None:
     if got.ndim == 0:
         return None
-    flat = int(np.argmax(np.where(bad, np.inf, ratio)))
+    flat = int(np.argmax(np.where(bad, np.inf, np.where(judged, np.nan_to_num(ratio, nan=-1.0), -2.0))))
     index = np.unravel_index(flat, got.shape)
     row, column = int(index[0]), int(index[1]) if got.ndim == 2 else None
     return witness(batch, row, column, float(got[index]), float(hi[index]), float(lo[index]))

@@ -32,6 +32,9 @@ class Output:
         ``"native"``, or the interpreter that it ran in.
     seconds : float
         Wall-clock of the call.
+    flushed : frozenset of str
+        The formats whose subnormal results the framework itself flushes to zero there, as its bridge found out before
+        any implementation was imported: a legitimate deviation, ``flush_to_zero``.
     """
 
     loss: Array | None = None
@@ -40,3 +43,4 @@ class Output:
     detail: str = ""
     backend: str = "native"
     seconds: float = 0.0
+    flushed: frozenset[str] = frozenset()

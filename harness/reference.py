@@ -18,6 +18,7 @@ from harness import certified as real
 from harness.batch import Batch
 from harness.certified import Exact
 from harness.losses import Problem, loss_named
+from harness.losses.base import as_array, as_exact_real
 
 __all__ = ["Reduced", "Reference", "reference_of", "truth"]
 
@@ -49,7 +50,7 @@ class Reference:
     Parameters
     ----------
     loss_hi, loss_lo : float64 array [N] or [N, K]
-        The loss of each row (each element, for an element-wise loss) in nats. Beyond float64's range hi is inf and lo 0.
+        The loss of each row (each element, for an element-wise loss) in nats. Beyond float64's range hi is inf, lo 0.
     grad_hi, grad_lo : float64 array [N, V]
         The gradient of each row's own loss with respect to its logits, times the upstream gradient.
     problem : Problem
@@ -65,29 +66,27 @@ class Reference:
     def reduced(self, reduction: str, upstream: float = 1.0) -> Reduced:
         """The loss reduced by ``"mean"`` or ``"sum"``, and its gradient times a scalar upstream gradient.
 
-        A mean over nothing (every row ignored, weights that sum to zero, an empty batch) is NaN, with gradient 0 in ignored
-        rows and NaN in others, as ``torch.nn.functional.cross_entropy`` has it.
+        A mean over nothing (every row ignored, weights that sum to zero, an empty batch) is NaN, with gradient 0 in
+        ignored rows and NaN in others, as ``torch.nn.functional.cross_entropy`` has it.
 
         Raises
         ------
-        ValueError
-            For another reduction, or an upstream that is not finite.
+        ValueError, TypeError
+            For another reduction, or an upstream that is not one finite number.
         """
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: {reduction!r} is neither 'mean' nor 'sum'")
-        if not np.isfinite(upstream):
-            raise ValueError(f"upstream: {upstream} is not finite")
+        exact_upstream = Fraction(as_exact_real("upstream", upstream))
         divisor = self.problem.denominator() if reduction == "mean" else Fraction(1)
         if divisor == 0:
             undefined = np.where(self.problem.counted[:, None], np.nan, np.zeros_like(self.grad_hi))
             return Reduced(float("nan"), 0.0, undefined, np.zeros_like(self.grad_lo))
-        scale = Fraction(float(upstream)) / divisor
+        scale = exact_upstream / divisor
         solved = [self.problem.solve(row, scale) for row in range(len(self.grad_hi))]
         total = _sum([loss for row in solved for loss in row.losses])
         if total not in (real.NAN, real.INFINITY):
-            total = real.quotient(
-                real.multiply(total, real.exact(divisor.denominator)), real.exact(divisor.numerator), 2 * real.RELATIVE_BITS
-            )
+            total = real.multiply(total, real.exact(divisor.denominator))
+            total = real.quotient(total, real.exact(divisor.numerator), 2 * real.RELATIVE_BITS)
         hi, lo = real.split(total)
         empty = np.zeros_like(self.grad_hi)
         grad_hi = np.stack([row.gradient_hi for row in solved]) if solved else empty
@@ -124,8 +123,8 @@ def truth(
     Returns
     -------
     Reference
-        ``loss_hi``, ``loss_lo``, ``grad_hi``, ``grad_lo``: float64 arrays whose sums are the values, with an error of at most
-        2^-90 relative or 2^-1074 absolute, whichever is larger.
+        ``loss_hi``, ``loss_lo``, ``grad_hi``, ``grad_lo``: float64 arrays whose sums are the values, with an error of
+        at most 2^-90 relative or 2^-1074 absolute, whichever is larger.
 
     Raises
     ------
@@ -138,9 +137,13 @@ def truth(
     >>> harness.truth([[2.0, 1.0, 0.1]], [0]).loss_hi
     array([0.41703002])
     """
-    up = None if upstream is None else np.asarray(upstream)
+    declared = loss_named(loss)
+    if "reduction" in options:
+        raise TypeError("truth is per row: call .reduced('mean') or .reduced('sum') on what it returns")
+    declared.check_options(options)
     given = {name: value for name, value in options.items() if value is not None}
-    return _solve(loss, loss_named(loss).problem(np.asarray(logits), np.asarray(target), up, given))
+    up = None if upstream is None else as_array("upstream", upstream)
+    return _solve(loss, declared.problem(as_array("logits", logits), as_array("target", target), up, given))
 
 
 def reference_of(batch: Batch) -> Reference:
@@ -154,7 +157,8 @@ def _solve(loss: str, problem: Problem) -> Reference:
     if arrays is None:
         arrays = _solve_rows(problem, problem.upstream.shape)
         cache.store(key, arrays)
-    return Reference(*arrays, problem=problem)
+    loss_hi, loss_lo, grad_hi, grad_lo = arrays
+    return Reference(loss_hi, loss_lo, grad_hi, grad_lo, problem)
 
 
 def _solve_rows(problem: Problem, shape: tuple[int, ...]) -> list[Array]:

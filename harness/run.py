@@ -20,6 +20,8 @@ __all__ = ["SCHEMA", "Result", "Run", "RunFileError", "Timing", "strict"]
 
 SCHEMA = 1
 
+Part = TypeVar("Part")
+
 
 class RunFileError(ValueError):
     """A run file that cannot be used; the message names the file and the reason."""
@@ -160,21 +162,21 @@ class Run:
             For a file that is missing, damaged, or of another schema.
         """
         try:
-            data = json.loads(path.read_text())
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        except (OSError, ValueError, RecursionError) as error:
             raise RunFileError(f"{path}: cannot be read as a run file: {error}") from error
         if not isinstance(data, dict) or "schema" not in data:
             raise RunFileError(f'{path}: not a run file (it has no "schema")')
-        if data["schema"] != SCHEMA:
+        if type(data["schema"]) is not int or data["schema"] != SCHEMA:
             raise RunFileError(f"{path}: schema {data['schema']!r}, but this version reads schema {SCHEMA}")
         try:
             return cls(
-                environment=data["environment"],
-                results=tuple(_load(Result, entry) for entry in data["results"]),
-                families=data["families"],
-                implementations=tuple(data["implementations"]),
-                timings=tuple(_load(Timing, entry) for entry in data["timings"]),
-                complete=data["complete"],
+                environment=_of_type(dict, "environment", data["environment"]),
+                results=tuple(_load(Result, entry) for entry in _of_type(list, "results", data["results"])),
+                families=_of_type(dict, "families", data["families"]),
+                implementations=tuple(_of_type(list, "implementations", data["implementations"])),
+                timings=tuple(_load(Timing, entry) for entry in _of_type(list, "timings", data["timings"])),
+                complete=_of_type(bool, "complete", data["complete"]),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise RunFileError(f"{path}: a damaged run file: {type(error).__name__}: {error}") from error
@@ -188,6 +190,16 @@ def strict(value: Any) -> Any:
         return {key: strict(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [strict(entry) for entry in value]
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _of_type(kind: type[Part], name: str, value: Any) -> Part:
+    if not isinstance(value, kind):
+        raise TypeError(f'"{name}" is {value!r:.40}, which is no {kind.__name__}')
     return value
 
 

@@ -59,6 +59,8 @@ def witness(batch: Batch, row: int, column: int | None, got: float, hi: float, l
         keep = set(np.argsort(-logits, kind="stable")[:4].tolist())
         keep |= {c for c in (column, found["target"]) if isinstance(c, int) and 0 <= c < len(logits)}
         found["logits"] = {str(j): hexadecimal(float(logits[j])) for j in sorted(keep)}
+        if batch.target.ndim == 2:
+            found["target"] = {str(j): hexadecimal(float(target[j])) for j in sorted(keep)}
     found["options"] = {name: _hex_of(value) for name, value in batch.options.items()}
     return found
 

@@ -18,7 +18,7 @@ from harness.arithmetic import Arithmetic, Bound
 from harness.certified import Exact
 from harness.formats import FORMATS, Format
 
-__all__ = ["Loss", "Problem", "RowTruth", "as_exact_reals"]
+__all__ = ["Loss", "Problem", "RowTruth", "as_array", "as_exact_real", "as_exact_reals"]
 
 Array = np.ndarray[Any, Any]
 
@@ -98,7 +98,8 @@ class Loss(ABC):
 
     def output_shape(self, logits: Array) -> tuple[int, ...]:
         """The shape of the unreduced loss."""
-        return logits.shape if self.elementwise else logits.shape[:1]
+        shape: tuple[int, ...] = logits.shape if self.elementwise else logits.shape[:1]
+        return shape
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Refuse options that this loss does not have.
@@ -113,6 +114,20 @@ class Loss(ABC):
                 raise TypeError(f"{self.name} has no option {name!r}; it has {', '.join(self.options)}")
 
 
+def as_array(name: str, value: Any) -> Array:
+    """A value as an array.
+
+    Raises
+    ------
+    ValueError
+        For rows of unlike lengths.
+    """
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: not an array of numbers: {error}") from None
+
+
 def as_exact_reals(name: str, value: Any, *, finite: bool = False) -> Array:
     """An array of numbers as float64, exactly: any of the four formats, or integers and Python numbers.
 
@@ -121,9 +136,9 @@ def as_exact_reals(name: str, value: Any, *, finite: bool = False) -> Array:
     TypeError
         For a dtype that is neither, naming it.
     ValueError
-        For an integer beyond 2^53, or, with ``finite``, for a value that is NaN or infinite.
+        For what is no array, an integer beyond 2^53, or, with ``finite``, a value that is NaN or infinite.
     """
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind in "iu":
         if array.size and max(abs(int(array.max())), abs(int(array.min()))) > 2**53:
             raise ValueError(f"{name}: an integer beyond 2^53 is not exact in float64; pass floating-point values")
@@ -133,3 +148,17 @@ def as_exact_reals(name: str, value: Any, *, finite: bool = False) -> Array:
     if finite and not np.isfinite(result).all():
         raise ValueError(f"{name}: {result[~np.isfinite(result)].flat[0]} is not finite")
     return result
+
+
+def as_exact_real(name: str, value: Any) -> float:
+    """One finite number as a float64, exactly; see `as_exact_reals`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As there, and ValueError for an array that is not a scalar.
+    """
+    scalar = as_exact_reals(name, value, finite=True)
+    if scalar.ndim:
+        raise ValueError(f"{name}: expected one number, got an array of shape {list(scalar.shape)}")
+    return float(scalar)

@@ -1,8 +1,8 @@
 """Binary cross-entropy of the logistic function of logits, element by element: formula, semantics, truth and bounds.
 
 For a logit x, target t in [0, 1], weight w and positive weight c: loss = w (c t softplus(-x) + (1-t) softplus(x)),
-gradient = w ((1-t) σ(x) - c t σ(-x)) (``torch.nn.functional.binary_cross_entropy_with_logits``, documentation). A factor
-of zero wins over an infinite softplus: x = -inf with t = 0 has loss 0. Derivations are in docs/theory.md.
+gradient = w ((1-t) σ(x) - c t σ(-x)) (``torch.nn.functional.binary_cross_entropy_with_logits``, documentation). A
+factor of zero wins over an infinite softplus: x = -inf with t = 0 has loss 0. Derivations are in docs/theory.md.
 """
 
 from __future__ import annotations
@@ -127,8 +127,10 @@ class BinaryProblem(Problem):
             if arithmetic.grade is Grade.RELATIVE:
                 first = arithmetic.cu * loss
             else:
-                first = arithmetic.cu * np.where(a + b > 0, (a + b) * (1 + np.abs(self.logits)), 0.0)
-            floor = (a + b) * arithmetic.subnormal + output.smallest_subnormal / 2
+                # An infinite logit whose loss is finite has loss 0: nothing of its size is rounded.
+                size = np.where(np.isinf(self.logits) & np.isfinite(loss), 0.0, np.abs(self.logits))
+                first = arithmetic.cu * np.where(a + b > 0, (a + b) * (1 + size), 0.0)
+            floor = arithmetic.floor(2 * (a + b), output)
             value = first + 2 * output.unit_roundoff * np.abs(loss) + floor
             vacuous = (np.expm1(first / np.where(a + b > 0, a + b, 1)) > VACUOUS) & (first > VACUOUS * loss)
         return Bound(value, vacuous | ~np.isfinite(value))
@@ -145,7 +147,7 @@ class BinaryProblem(Problem):
             else:
                 first = arithmetic.cu * (a + b)
             size = np.abs(scale)
-            floor = ((a + b) * arithmetic.subnormal + output.smallest_subnormal / 2) * np.maximum(1.0, size)
+            floor = arithmetic.floor(2 * (a + b), output, size)
             value = first * size + arithmetic.constant * output.unit_roundoff * np.abs(gradient) + floor
         return Bound(value, ~np.isfinite(value))
 
@@ -170,9 +172,10 @@ def _solve_element(x: float, t: float, w: float, c: float, scale: Fraction) -> t
             tail = real.multiply(real.add(positive, negative), real.log1p(e, prec), prec)
             loss = real.add(tail, real.multiply(near, size), prec)
             below = real.add(real.ONE, e, prec)
-            small = real.multiply(far, e, prec)
+            small = real.multiply(far, e)
             slope = real.quotient(real.subtract(near, small, prec), below, prec)
-            # Neither term of the loss is negative; the slope's two terms may cancel, unless x = 0, where e = 1 is exact.
+            # Neither term of the loss is negative; the slope's two terms may cancel. At x = 0, where e = 1, both are
+            # exact, so that their difference is right although no certificate could say so of an exact zero.
             scaled = real.multiply(real.add(near, small, prec), real.magnitude(numerator))
             if x == 0 or real.is_settled(real.multiply(slope, numerator), scaled, prec):
                 break

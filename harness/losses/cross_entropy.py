@@ -2,12 +2,13 @@
 
 With q the target distribution (one-hot or given, mixed with label smoothing: (1-ε)q + ε/V), w the class weights,
 t_j = w_j q_j, T = Σ t_j, ℓ = log Σ exp z_i and p the softmax: row loss = Σ t_j (ℓ - z_j), gradient = T p_j - t_j
-(``torch.nn.functional.cross_entropy``, documentation). A -inf logit is a masked class: probability 0. The derivations of
-truth and bounds are in docs/theory.md.
+(``torch.nn.functional.cross_entropy``, documentation). A -inf logit is a masked class: probability 0. The derivations
+of truth and bounds are in docs/theory.md.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +22,7 @@ from harness.arithmetic import VACUOUS, Arithmetic, Bound
 from harness.certified import Exact
 from harness.formats import Format
 from harness.grades import Grade
-from harness.losses.base import Loss, Problem, RowTruth, as_exact_reals
+from harness.losses.base import Loss, Problem, RowTruth, as_exact_real, as_exact_reals
 
 __all__ = ["CrossEntropy"]
 
@@ -49,7 +50,7 @@ class CrossEntropy(Loss):
         if z.ndim != 2 or z.shape[1] == 0:
             raise ValueError(f"logits: expected shape [N, V] with V at least 1, got {list(z.shape)}")
         n, v = z.shape
-        smoothing = float(options.get("label_smoothing", 0.0))
+        smoothing = as_exact_real("label_smoothing", options.get("label_smoothing", 0.0))
         if not 0.0 <= smoothing <= 1.0:
             raise ValueError(f"label_smoothing: {smoothing} is outside [0, 1]")
         weight = options.get("weight")
@@ -59,7 +60,10 @@ class CrossEntropy(Loss):
                 raise ValueError(f"weight: expected shape [{v}], got {list(weight.shape)}")
             if (weight < 0).any():
                 raise ValueError(f"weight: {weight.min()} is negative")
-        ignore_index = int(options.get("ignore_index", -100))
+        try:
+            ignore_index = operator.index(options.get("ignore_index", -100))
+        except TypeError:
+            raise TypeError(f"ignore_index: {options['ignore_index']!r} is not an integer") from None
         labels, probabilities, ignored = _read_target(np.asarray(target), n, v, ignore_index)
         up = np.ones(n) if upstream is None else as_exact_reals("upstream", upstream, finite=True)
         if up.shape not in ((), (n,)):
@@ -81,18 +85,17 @@ def _read_target(target: Array, n: int, v: int, ignore_index: int) -> tuple[Arra
         raise ValueError(f"target: expected class indices [{n}] or probabilities [{n}, {v}], got {list(target.shape)}")
     if target.dtype.kind not in "iu" and target.size:
         raise TypeError(f"target: class indices must be integers, got {target.dtype}")
-    labels = target.astype(np.int64)
-    ignored = labels == ignore_index
-    bad = ~ignored & ((labels < 0) | (labels >= v))
+    ignored = target == ignore_index
+    bad = ~ignored & ((target < 0) | (target >= v))
     if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise ValueError(f"target[{row}]: class {labels[row]} is outside [0, {v}) and is not ignore_index {ignore_index}")
-    return labels, None, ignored
+        at = int(np.flatnonzero(bad)[0])
+        raise ValueError(f"target[{at}]: class {target[at]} is outside [0, {v}) and is not ignore_index {ignore_index}")
+    return target.astype(np.int64), None, ignored
 
 
 @dataclass(frozen=True, eq=False)
 class CrossEntropyProblem(Problem):
-    """One batch, every number an exact float64: logits [N, V], labels [N] or probabilities [N, V], weight [V] or None."""
+    """One batch, all exact float64: logits [N, V], labels [N] or probabilities [N, V], weight [V] or None."""
 
     logits: Array
     labels: Array | None
@@ -139,10 +142,12 @@ class CrossEntropyProblem(Problem):
     def _distribution(self, row: int) -> Array:
         """q of one row, before smoothing: [V], float64, exact."""
         if self.probabilities is not None:
-            return self.probabilities[row]
+            given: Array = self.probabilities[row]
+            return given
         assert self.labels is not None
         one_hot = np.zeros(self.logits.shape[1])
-        one_hot[self.labels[row]] = 1.0
+        if not self.ignored[row]:
+            one_hot[self.labels[row]] = 1.0
         return one_hot
 
     # Bounds: first order in u, in float64, whose own rounding (1e-16 relative) does not matter to a bound.
@@ -162,7 +167,7 @@ class CrossEntropyProblem(Problem):
             else:
                 growth = arithmetic.sum_growth(v)
                 first = arithmetic.cu * (r.total * growth + r.n_t * r.target_magnitude)
-            floor = r.total * (v * arithmetic.subnormal / 2) + output.smallest_subnormal / 2
+            floor = arithmetic.floor(r.total * v, output)
             value = first + 2 * output.unit_roundoff * np.abs(loss) + floor
             vacuous = (np.expm1(first / np.where(r.total > 0, r.total, 1)) > VACUOUS) & (first > VACUOUS * loss)
         return Bound(value, vacuous | ~np.isfinite(value))
@@ -174,7 +179,7 @@ class CrossEntropyProblem(Problem):
         size = np.abs(scale)[:, None]
         total = r.total[:, None]
         cu = arithmetic.cu
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             if arithmetic.grade is Grade.RELATIVE:
                 growth = arithmetic.sum_growth(v) + np.log2(np.maximum(r.n_t, 1))[:, None]
                 kappa = cu * (1 + growth + r.depth)
@@ -184,10 +189,9 @@ class CrossEntropyProblem(Problem):
                 kappa = cu * (arithmetic.sum_growth(v) + r.depth + r.normaliser_magnitude[:, None])
                 spread = total * np.exp(-r.depth + kappa + np.log(-np.expm1(-kappa)))
                 first = np.where(r.depth < np.inf, spread, 0.0) + cu * r.t
-            terms = np.where(r.t > 0, v, 1 + v * r.p)
-            floor = total * terms * arithmetic.subnormal / 2 + output.smallest_subnormal / 2
+            floor = arithmetic.floor(total * np.where(r.t > 0, v, 1 + v * r.p), output, size)
             rounding = arithmetic.constant * output.unit_roundoff * np.abs(gradient)
-            value = first * size + rounding + floor * np.maximum(1.0, size)
+            value = first * size + rounding + floor
             vacuous = (np.expm1(kappa) > VACUOUS) & (first > cu * total)
         return Bound(value, vacuous | ~np.isfinite(value))
 
@@ -242,7 +246,7 @@ class _Classes:
         raise AssertionError("precisions() raises first")
 
     def gradient(self, scale: Fraction) -> tuple[Array, Array]:
-        """(T - t_j) e_j - t_j (S - e_j), over S: for one-hot targets one of the two terms is zero, so nothing cancels."""
+        """(T - t_j) e_j - t_j (S - e_j), over S: for one-hot targets one of the two is zero, so nothing cancels."""
         hi, lo = np.empty(len(self.t)), np.empty(len(self.t))
         numerator, divisor = real.exact(scale.numerator), real.exact(scale.denominator * self.scale_of_t)
         first = next(real.precisions())
@@ -273,7 +277,7 @@ class _Classes:
 
 @dataclass(frozen=True)
 class _Softmax:
-    """Exponentials of a row's groups, shifted by the maximum, to a precision: relative errors within 8η (docs/theory.md)."""
+    """Exponentials of a row's groups, shifted by the maximum, to a precision: relative errors are in docs/theory.md."""
 
     e: list[Exact]
     top: int  # the group that holds the maximum left out of R
@@ -329,7 +333,7 @@ class _RowQuantities:
 
     @classmethod
     def of(cls, problem: CrossEntropyProblem) -> _RowQuantities:
-        z = problem.logits
+        z = np.where(problem.ignored[:, None], 0.0, problem.logits)  # whatever an ignored row holds, its loss is 0
         n, v = z.shape
         q = np.stack([problem._distribution(row) for row in range(n)]) if n else np.zeros((0, v))
         t = (1 - problem.smoothing) * q + problem.smoothing / v
@@ -362,14 +366,20 @@ def _rest_conditioning(shifted: Array, p: Array, t: Array) -> Array:
         if len(wanted) <= 4:
             for j in wanted:
                 far = np.where(p[row] > 0, p[row] * (1 + np.log2(v) + np.abs(shifted[row] - shifted[row, j])), 0.0)
-                out[row, j] = far.sum() - far[j]
+                far[j] = 0.0  # not taken away afterwards: what is left may be far below its rounding
+                out[row, j] = far.sum()
             continue
         order = np.argsort(-shifted[row])
         d, mass = shifted[row, order], p[row, order]
-        moment = np.cumsum(np.where(mass > 0, mass * d, 0.0))
-        count = np.cumsum(mass)
-        above = moment - d * count  # Σ_{i above} p_i (z_i - z_j)
-        below = d * (count[-1] - count) - (moment[-1] - moment)
-        near = (1 + np.log2(v)) * (count[-1] - mass)
+        moment = np.where(mass > 0, mass * d, 0.0)
+        mass_above, mass_below = _sum_before(mass), _sum_before(mass[::-1])[::-1]
+        above = _sum_before(moment) - d * mass_above  # Σ_{i above} p_i (z_i - z_j)
+        below = d * mass_below - _sum_before(moment[::-1])[::-1]
+        near = (1 + np.log2(v)) * (mass_above + mass_below)
         out[row, order] = np.where(d > -np.inf, np.abs(above) + np.abs(below) + near, 0.0)
     return out
+
+
+def _sum_before(values: Array) -> Array:
+    """For each entry the sum of those before it."""
+    return np.concatenate([[0.0], np.cumsum(values[:-1])])
