@@ -1,9 +1,10 @@
 """Both sides of the bounds: right code of every style well under them, wrong code far over them.
 
-DESIGN's figures are kept measured here. Largest ratios to the absolute bound seen over seeds 0 to 8, all families of up
-to 20,000 logits: .504 (torch's binary loss, float64, gradient with both weights), .5 elsewhere. At `relative` the log1p
-form of cross-entropy reaches .52; that of the binary loss .88, at logits near 1, where exp and log1p of NumPy's float32
-err by an ulp each. torch's 16-bit kernels reach .82 of storage (the binary loss in float16 with positive weights).
+What docs/theory.md says in section 9 is kept measured here. Largest ratios to the absolute bound, over seeds 0 to 4 and
+all families of up to 20,000 logits: .504 (torch's binary loss, float64, gradient with both weights), .5 elsewhere. At
+`relative` the log1p form of cross-entropy reaches .52; that of the binary loss .88, at logits near 1, where exp and
+log1p of NumPy's float32 err by an ulp each. torch's 16-bit kernels reach .82 of storage (the binary loss in float16
+with positive weights).
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-# torch gives NaN for the binary loss of an infinite logit whose target agrees with it: inf · 0, documented nowhere.
-_NAN_AT_INFINITY = {("torch functional", "masked", BCE), ("torch functional, narrow loss", "masked", BCE)}
+def is_nan_at_infinity(name, loss, what, batch):
+    """torch gives NaN for the binary loss of an infinite logit whose target agrees with it: ∞ − ∞, pytorch#49844."""
+    return loss == BCE and name.startswith("torch") and what == "loss" and np.isinf(batch.logits.astype(float)).any()
 
 
 def check_right(name, loss, dtype, seed):
@@ -60,7 +62,7 @@ def check_right(name, loss, dtype, seed):
     for family, batch, reference in small_batches(loss, dtype, seed):
         for what, judgement in judged(style, batch, reference).items():
             told = f"{name}, {family}, {dtype}, seed {seed}, {what}: {judgement.bound_ratios} {judgement.nonfinite}"
-            if (name, family, loss) in _NAN_AT_INFINITY and what == "loss":
+            if is_nan_at_infinity(name, loss, what, batch):
                 infinite = np.isinf(batch.logits.astype(np.float64))
                 assert judgement.nonfinite == infinite.sum(), told
                 assert (judgement.grades[~infinite] <= Grade.ABSOLUTE.rank).all(), told
@@ -97,8 +99,8 @@ def test_torch_s_own_16_bit_kernels_are_storage(loss, dtype):
     for family, batch, reference in small_batches(loss, dtype):
         for what, judgement in judged(NATIVE, batch, reference).items():
             told = f"{family}, {dtype}, {what}: {judgement.bound_ratios}"
-            if (family, loss, what) == ("masked", BCE, "loss"):
-                continue  # NaN, as above
+            if is_nan_at_infinity("torch", loss, what, batch):
+                continue
             assert judgement.nonfinite == 0, told
             assert judgement.grade is not Grade.INACCURATE, told
             assert judgement.bound_ratios.get("storage", 0.0) <= 0.9, told
