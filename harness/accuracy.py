@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from harness.batch import Batch
 from harness.claims import flag_unexpected_passes
@@ -14,17 +16,23 @@ from harness.declaration import Declaration
 from harness.differential import Cell, evaluate, plan, truth_executor
 from harness.discovery import Found, discover
 from harness.environment import describe_environment
-from harness.families import FAMILIES, UnknownFamily, families_for, make_batch
+from harness.families import FAMILIES, families_for, make_batch
 from harness.formats import DTYPES, FormatUnavailable, named
-from harness.logits_file import batch_from_file, read_logits
-from harness.run import Result, Run
+from harness.logits_file import LogitsFile, batch_from_file, read_logits
+from harness.run import Result, Run, Timing
 from harness.speed import measure_speed
-from harness.worker import Workers
+from harness.worker import WorkerError, Workers
 
-__all__ = ["NothingToDo", "Request", "run_accuracy"]
+__all__ = ["NothingToDo", "Progress", "Request", "run_accuracy"]
 
 QUICK_LOGITS = 20_000
 """``--quick`` leaves out batches with more logits than this: their truth takes most of the time."""
+
+OVERHEAD_LOGITS = 5_000
+"""What a cell costs besides its logits, in logits: for the estimate of the time that is left."""
+
+THREADS = 1
+"""Threads of each worker: more would make the order of sums, and so the results, a matter of chance."""
 
 SPEED_SHAPES = ((1024, 1000), (64, 32000))
 
@@ -65,23 +73,17 @@ class Request:
     logits: tuple[Path, ...] = ()
     quick: bool = False
     speed: bool = False
-    timeout: float = 300.0
+    timeout: float = 120.0
 
 
 @dataclass
 class Progress:
-    """How far a run is, told to whoever shows it: cells done and in all, and what is under way."""
+    """How far a run is, told to whoever shows it: cells done and in all, the share of the work, what is under way."""
 
     total: int = 0
     done: int = 0
+    share: float = 0.0
     what: str = ""
-    show: Callable[[Progress], None] = field(default=lambda progress: None)
-
-    def advance(self, what: str, steps: int = 1) -> None:
-        """One step further."""
-        self.done += steps
-        self.what = what
-        self.show(self)
 
 
 def run_accuracy(request: Request, show: Callable[[Progress], None] = lambda progress: None) -> Run:
@@ -95,22 +97,26 @@ def run_accuracy(request: Request, show: Callable[[Progress], None] = lambda pro
     for dtype in request.dtypes:
         if dtype not in DTYPES:
             raise NothingToDo(f"unknown dtype {dtype!r}: choose from {', '.join(DTYPES)}")
-    with Workers(timeout=request.timeout) as workers:
+    families_for("cross_entropy", DTYPES[0], request.families)  # raises for a name that there is not
+    files = [read_logits(path) for path in request.logits]
+    with Workers(timeout=request.timeout, threads=THREADS) as workers:
         found = discover(request.only or None, workers=workers)
         declarations = [
             f.declaration for f in found if f.declaration and f.available and not (request.quick and f.declaration.slow)
         ]
-        batches = _batches(request, declarations)
+        environment = describe_environment(request.seed, THREADS, _described(declarations, workers))
+        batches = _batches(request, files, declarations)
         cells = plan(declarations, batches, request.dtypes or DTYPES)
-        if not cells and any(f.available for f in found):
+        if not any(not cell.why_not for cell in cells):
             raise NothingToDo(_nothing(request, found))
         results, complete = _evaluate(request, cells, workers, show)
+        timings: list[Timing] = []
         if complete:
             results = flag_unexpected_passes(declarations, results, FAMILIES)
-        timings = measure_speed(declarations, workers, SPEED_SHAPES, request.seed) if request.speed and complete else ()
-        told = {framework: workers[framework].environment() for framework in _frameworks(declarations)}
+        if complete and request.speed:
+            timings, complete = _times(request, declarations, workers)
     return Run(
-        environment=describe_environment(request.seed, 1, told) | {"request": _as_json(request)},
+        environment=environment | {"request": _as_json(request)},
         results=tuple(results),
         families=_about(batches),
         implementations=tuple(_listed(f) for f in found),
@@ -119,25 +125,47 @@ def run_accuracy(request: Request, show: Callable[[Progress], None] = lambda pro
     )
 
 
+def _described(declarations: Sequence[Declaration], workers: Workers) -> dict[str, Any]:
+    """What the worker of each framework says of itself, or why it says nothing."""
+    told = {}
+    for framework in sorted({d.framework for d in declarations}):
+        try:
+            told[framework] = workers[framework].environment()
+        except WorkerError as error:
+            told[framework] = {"error": error.detail}
+    return told
+
+
 def _evaluate(
     request: Request, cells: Sequence[Cell], workers: Workers, show: Callable[[Progress], None]
 ) -> tuple[list[Result], bool]:
-    progress = Progress(total=len(cells), show=show)
-    finished: list[Result] = []
+    """Run the cells. An estimate of the time goes by the size of the batches; a small one has its price, too."""
+    work = sum(OVERHEAD_LOGITS + cell.batch.logits.size for cell in cells)
+    progress = Progress(total=len(cells))
 
     def on_done(cell: Cell, results: list[Result]) -> None:
-        finished.extend(results)
-        progress.advance(f"{cell.batch.family} {cell.batch.dtype}: {cell.declaration.name}")
+        progress.done += 1
+        progress.share += (OVERHEAD_LOGITS + cell.batch.logits.size) / work
+        progress.what = f"{cell.batch.family} {cell.batch.dtype}: {cell.declaration.name}"
+        show(progress)
 
+    with truth_executor(request.jobs or os.cpu_count() or 1) as executor:
+        return evaluate(cells, workers, executor, on_done=on_done)
+
+
+def _times(request: Request, declarations: Sequence[Declaration], workers: Workers) -> tuple[list[Timing], bool]:
+    """The times, and whether there are all of them: an interrupt here does not cost the results."""
+    timings: list[Timing] = []
     try:
-        with truth_executor(request.jobs or os.cpu_count() or 1) as executor:
-            return evaluate(cells, workers, executor, on_done=on_done), True
+        for timing in measure_speed(declarations, workers, SPEED_SHAPES, request.seed):
+            timings.append(timing)
     except KeyboardInterrupt:
-        return finished, False
+        return timings, False
+    return timings, True
 
 
-def _batches(request: Request, declarations: Sequence[Declaration]) -> list[Batch]:
-    """The batches of a request: each family, loss and dtype that some implementation can use, files first."""
+def _batches(request: Request, files: Sequence[LogitsFile], declarations: Sequence[Declaration]) -> list[Batch]:
+    """The batches of a request: the files' first, then each family, loss and dtype that some implementation can use."""
     losses = list(dict.fromkeys(d.loss for d in declarations))
     dtypes = [
         dtype
@@ -145,19 +173,23 @@ def _batches(request: Request, declarations: Sequence[Declaration]) -> list[Batc
         if any(dtype in d.grades for d in declarations) and _has(dtype, request)
     ]
     batches = [
-        batch_from_file(file, loss, dtype, request.seed)
-        for file in map(read_logits, request.logits)
-        for loss in losses
-        if loss == "cross_entropy"
+        batch_from_file(file, "cross_entropy", dtype, request.seed)
+        for file in files
         for dtype in dtypes
+        if request.dtypes or _holds(dtype, file)
     ]
-    if request.logits and not request.families:
+    if files and not request.families:
         return batches
     for loss in losses:
         for dtype in dtypes:
             drawn = (make_batch(f.name, loss, dtype, request.seed) for f in families_for(loss, dtype, request.families))
             batches += [b for b in drawn if not request.quick or b.logits.size <= QUICK_LOGITS]
     return batches
+
+
+def _holds(dtype: str, file: LogitsFile) -> bool:
+    """Whether a dtype holds the logits of a file exactly: what was recorded is judged, and not a rounding of it."""
+    return bool(np.array_equal(named(dtype).round(file.logits).astype(np.float64), file.logits, equal_nan=True))
 
 
 def _has(dtype: str, request: Request) -> bool:
@@ -170,18 +202,21 @@ def _has(dtype: str, request: Request) -> bool:
         return False
 
 
-def _frameworks(declarations: Sequence[Declaration]) -> list[str]:
-    return sorted({d.framework for d in declarations})
-
-
 def _nothing(request: Request, found: Sequence[Found]) -> str:
-    if request.families:
-        try:
-            families_for("cross_entropy", "float64", request.families)
-        except UnknownFamily as error:
-            return str(error)
-    asked = ", ".join([*request.only, *request.families, *request.dtypes]) or "this request"
-    return f"nothing to judge: no implementation and family fit {asked} (`xent list` shows both)"
+    """Why a request leaves nothing to judge."""
+    missing = [f for f in found if not f.available]
+    if len(missing) == len(found):
+        return "nothing can run here: " + "; ".join(dict.fromkeys(f.reason for f in missing))
+    asked = {
+        "--only": request.only,
+        "--family": request.families,
+        "--dtype": request.dtypes,
+        "--logits": tuple(path.name for path in request.logits),
+        "--quick": ("",) if request.quick else (),
+    }
+    told = " ".join(f"{option} {value}".strip() for option, values in asked.items() for value in values)
+    but = f", of those that can run here ({len(missing)} cannot)" if missing else ""
+    return f"nothing to judge: no implementation fits {told}{but}; `xent list` shows what each takes"
 
 
 def _about(batches: Sequence[Batch]) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,14 @@ from harness.grades import Grade
 __all__ = ["Declaration", "Implementation", "KnownFailure", "implementation"]
 
 OPTIONS = ("weight", "pos_weight", "ignore_index", "label_smoothing", "reduction")
-_DEFAULT_DTYPES = {"numpy": ("float64", "float32"), "torch": DTYPES, "jax": DTYPES}
+# What each framework that there is a bridge for has.
+_DEFAULT_DTYPES = {
+    "numpy": ("float64", "float32"),
+    "torch": DTYPES,
+    "jax": DTYPES,
+    "tensorflow": DTYPES,
+    "mlx": ("float32", "bfloat16", "float16"),  # its float64 has the exponential of float32
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Declaration:
     name : str
         The function's name, unique among the implementations.
     framework : str
-        ``"numpy"``, ``"torch"`` or ``"jax"``: which bridge and which worker process.
+        ``"numpy"``, ``"torch"``, ``"jax"``, … : which bridge and which worker process.
     loss : str
         Name of the loss.
     grades : mapping of str to Grade
@@ -135,7 +142,7 @@ def implementation(
     """Declare a function as an implementation of a loss; the function itself is returned unchanged.
 
     `grade` is one grade for every dtype or a mapping from dtype to grade; 16-bit dtypes may claim ``"storage"``.
-    `dtypes` defaults to what the framework has (float64 and float32 for NumPy; the 16-bit ones too for torch and JAX).
+    `dtypes` defaults to what the framework has (float64 and float32 for NumPy; the 16-bit ones too for the others).
 
     Raises
     ------

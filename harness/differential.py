@@ -7,8 +7,13 @@ here. Results come in the order of the plan and do not depend on the number of j
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +28,10 @@ from harness.reference import Reference, reference_of
 from harness.run import Result
 from harness.worker import Workers
 
-__all__ = ["Cell", "evaluate", "plan", "truth_executor"]
+__all__ = ["TIMEOUTS", "Cell", "evaluate", "plan", "truth_executor"]
+
+TIMEOUTS = 2
+"""An implementation that has not returned in time so often is not called again: a run must end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,21 +63,43 @@ def plan(declarations: Sequence[Declaration], batches: Sequence[Batch], dtypes: 
 
 @contextmanager
 def truth_executor(jobs: int) -> Iterator[Executor | None]:
-    """A pool of processes that solve batches; None for one job, which is done in this process."""
+    """A pool of processes that solve batches; None for one job, which is done in this process.
+
+    No process of the pool is left at the end, not even one that is still at work.
+    """
     if jobs <= 1:
         yield None
         return
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_ignore_interrupts)
+    earlier = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
     try:
         yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - earlier:
+            process.kill()
 
 
-def _ignore_interrupts() -> None:
-    import signal
+def _end_with_parent() -> None:
+    """Have a process of the pool exit when its parent dies: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def wait() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold back Ctrl-C, which a terminal sends to every process; those started in here never get it."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def evaluate(
@@ -78,8 +108,8 @@ def evaluate(
     executor: Executor | None = None,
     *,
     on_done: Callable[[Cell, list[Result]], None] | None = None,
-) -> list[Result]:
-    """Run and judge cells, in order.
+) -> tuple[list[Result], bool]:
+    """Run and judge cells, in order, to the end or until an interrupt.
 
     Parameters
     ----------
@@ -94,40 +124,62 @@ def evaluate(
 
     Returns
     -------
-    list of Result
+    results : list of Result
         Two for each cell (one where there is no gradient), sorted by implementation, dtype and family as planned.
+    complete : bool
+        False where a `KeyboardInterrupt` ended it early, with the results of the cells that were finished.
     """
-    pending = _submit(cells, executor)
     results: dict[int, list[Result]] = {}
+    timeouts: Counter[str] = Counter()
     solved: tuple[Batch, Reference] | None = None
-    for index, cell in enumerate(cells):
-        if cell.why_not:
-            results[index] = [_unmeasured(cell, Outcome.SKIPPED, cell.why_not, what) for what in _whats(cell)]
-        else:
-            if solved is None or solved[0] is not cell.batch:
-                future = pending.pop(id(cell.batch), None)
-                solved = cell.batch, future.result() if future else reference_of(cell.batch)
-            results[index] = _run_cell(cell, solved[1], workers)
-        if on_done is not None:
-            on_done(cell, results[index])
+    try:
+        pending = _submit(cells, executor)
+        for index, cell in enumerate(cells):
+            if cell.why_not:
+                found = [_unmeasured(cell, Outcome.SKIPPED, cell.why_not, what) for what in _whats(cell)]
+            else:
+                if solved is None or solved[0] is not cell.batch:
+                    solved = cell.batch, _solved(cell.batch, pending.pop(id(cell.batch), None))
+                found = _run_cell(cell, solved[1], workers, timeouts)
+            if on_done is not None:
+                on_done(cell, found)
+            results[index] = found
+    except KeyboardInterrupt:
+        pass
     order = {name: i for i, name in enumerate(dict.fromkeys(c.declaration.name for c in cells))}
     dtypes = {name: i for i, name in enumerate(dict.fromkeys(c.batch.dtype for c in cells))}
-    ranked = sorted(range(len(cells)), key=lambda i: (order[cells[i].declaration.name], dtypes[cells[i].batch.dtype], i))
-    return [result for i in ranked for result in results[i]]
+    ranked = sorted(results, key=lambda i: (order[cells[i].declaration.name], dtypes[cells[i].batch.dtype], i))
+    return [result for i in ranked for result in results[i]], len(results) == len(cells)
 
 
 def _submit(cells: Sequence[Cell], executor: Executor | None) -> dict[int, Future[Reference]]:
-    """The truth of each batch that some cell needs, under way; largest first would starve the first cells, so in order."""
+    """The truth of each batch that some cell needs, under way: in order, since the first cells wait for the first."""
     if executor is None:
         return {}
     needed = {id(cell.batch): cell.batch for cell in cells if not cell.why_not}
-    return {key: executor.submit(reference_of, batch) for key, batch in needed.items()}
+    with _interrupts_held():
+        return {key: executor.submit(reference_of, batch) for key, batch in needed.items()}
 
 
-def _run_cell(cell: Cell, reference: Reference, workers: Workers) -> list[Result]:
-    output = workers[cell.declaration.framework].call(cell.declaration.name, cell.batch)
+def _solved(batch: Batch, pending: Future[Reference] | None) -> Reference:
+    """The truth of a batch; solved here where there is no pool, or where the pool has lost a process."""
+    try:
+        return pending.result() if pending else reference_of(batch)
+    except BrokenExecutor:
+        return reference_of(batch)
+
+
+def _run_cell(cell: Cell, reference: Reference, workers: Workers, timeouts: Counter[str]) -> list[Result]:
+    name = cell.declaration.name
+    if timeouts[name] < TIMEOUTS:
+        output = workers[cell.declaration.framework].call(name, cell.batch)
+    else:
+        output = Output(outcome=Outcome.TIMED_OUT, detail=f"not called: it has timed out {TIMEOUTS} times before")
+    timeouts[name] += output.outcome is Outcome.TIMED_OUT
     if output.outcome is not Outcome.PASSED:
-        return [decide(cell.declaration, _unmeasured(cell, output.outcome, output.detail, what)) for what in _whats(cell)]
+        return [
+            decide(cell.declaration, _unmeasured(cell, output.outcome, output.detail, what)) for what in _whats(cell)
+        ]
     scalar = output.loss is not None and output.loss.ndim == 0 and "reduction" not in cell.declaration.options
     judged = judge(
         cell.batch,
@@ -169,9 +221,7 @@ def _unmeasured(cell: Cell, outcome: Outcome, detail: str, what: str) -> Result:
     rows = len(cell.batch.logits)
     identity = _identity(cell, what)
     grade = str(Grade.INACCURATE) if outcome.is_failure else None
-    return Result(
-        **identity, backend="native", rows=rows, judged=0, grade=grade, outcome=str(outcome), detail=detail
-    )
+    return Result(**identity, backend="native", rows=rows, judged=0, grade=grade, outcome=str(outcome), detail=detail)
 
 
 def _identity(cell: Cell, what: str) -> dict[str, Any]:

@@ -20,11 +20,15 @@ _PACKAGES = (
     "gmpy2",
     "ml_dtypes",
     "scipy",
+    "scikit-learn",
     "torch",
     "jax",
     "jaxlib",
     "optax",
     "triton",
+    "tensorflow",
+    "keras",
+    "mlx",
 )
 
 

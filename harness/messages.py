@@ -14,6 +14,7 @@ __all__ = ["batch_from", "batch_message", "check_reply", "describe_exception", "
 
 _OPTION = "option/"
 _EXPECTED: dict[str, tuple[str, type]] = {
+    "start": ("flushed", list),
     "load": ("declarations", list),
     "call": ("seconds", float),
     "environment": ("environment", dict),

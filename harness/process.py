@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from harness.messages import one_line
-from harness.wire import Channel
+from harness.wire import LIMIT, Channel
 
 __all__ = ["Child", "child_environment"]
 
@@ -32,6 +32,7 @@ THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
+    "PJRT_NPROC",  # the thread pools of XLA's CPU client
 )
 # glibc returns freed memory to the system at thresholds that it adapts while it runs, which makes one and the same call
 # take either of two times, up to a factor of three apart. Fixed thresholds end that.
@@ -65,6 +66,8 @@ class Child:
         Its first arguments.
     environment : mapping
         Its environment variables.
+    limit : int
+        Most bytes of arrays in one message, either way.
 
     Raises
     ------
@@ -72,7 +75,9 @@ class Child:
         Where no process can be started.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], *, limit: int = LIMIT
+    ) -> None:
         request_read, request_write = os.pipe()
         reply_read, reply_write = os.pipe()
         life_read, life_write = os.pipe()
@@ -97,7 +102,7 @@ class Child:
                 os.close(fd)
         self._process = process
         self._stderr = _Tail(process.stderr)
-        self.channel = Channel(reply_read, request_write, alive=lambda: process.poll() is None)
+        self.channel = Channel(reply_read, request_write, limit=limit, alive=lambda: process.poll() is None)
         # A finalizer, so that a child whose owner is forgotten ends too; nothing in it may refer to `self`.
         self._end = weakref.finalize(self, _end, process, self.channel, life_write, self._stderr, os.getpid())
 

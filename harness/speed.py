@@ -1,4 +1,4 @@
-"""A first speed table: times of one loss on a few shapes, interleaved over rounds in one run, as ratios to a baseline."""
+"""A first speed table: times of one loss on a few shapes, interleaved over rounds, as ratios to a baseline."""
 
 from __future__ import annotations
 

@@ -62,6 +62,7 @@ class Worker:
     ) -> None:
         self.framework, self.timeout, self.threads, self.import_timeout = framework, timeout, threads, import_timeout
         self._child: Child | None = None
+        self._flushed: frozenset[str] = frozenset()
         self._modules: dict[str, str] = {}
         self._loaded: set[str] = set()
         self._batch_ids: weakref.WeakKeyDictionary[Batch, int] = weakref.WeakKeyDictionary()
@@ -161,6 +162,7 @@ class Worker:
             reply.arrays.get("gradient"),
             backend=str(reply.body.get("backend", "native")),
             seconds=reply.body["seconds"],
+            flushed=self._flushed,
         )
 
     def time(self, name: str, batch: Batch, *, what: str = "forward", repeats: int = 1) -> list[float]:
@@ -231,7 +233,8 @@ class Worker:
             raise WorkerError(Outcome.UNAVAILABLE, reason)
         self._child = Child("harness.worker_main", [self.framework, str(self.threads)], child_environment(self.threads))
         try:
-            self._request(Message({"op": "start"}), _START_TIMEOUT)
+            reply = self._request(Message({"op": "start"}), _START_TIMEOUT)
+            self._flushed = frozenset(map(str, reply.body["flushed"]))
         except WorkerError as error:
             self.close()
             raise WorkerError(error.outcome, f"the {self.framework} worker does not start: {error.detail}") from None

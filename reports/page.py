@@ -17,7 +17,7 @@ from reports.marks import LEGEND, mark_of
 from reports.overview import family_notes, overviews
 from reports.summary import commands, facts, missing, summary
 
-__all__ = ["render"]
+__all__ = ["asset", "environment", "render"]
 
 
 def render(run: Run) -> str:
@@ -43,11 +43,11 @@ def render(run: Run) -> str:
     rows = model.subjects(run)
     heat = heat_map(run, rows)
     notes = family_notes(run)
-    template = _environment().get_template("page.html.j2")
+    template = environment().get_template("page.html.j2")
     page = template.render(
         run=run,
-        style=_asset("page.css"),
-        script=_asset("page.js"),
+        style=asset("page.css"),
+        script=asset("page.js"),
         data=Markup(heat.data),  # heat_map escapes it for a script element
         heat=heat,
         summary=summary(run, rows),
@@ -67,8 +67,9 @@ def render(run: Run) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates, set up so that whatever goes into one is inert unless it is marked as ours."""
+    made = Environment(
         loader=PackageLoader("reports"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -76,11 +77,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"figure": numbers.figure, "linked": numbers.linked, "mark": mark_of, "state": state_of}
-    environment.globals |= {"count": numbers.count, "whats": model.WHATS, "Outcome": Outcome}
-    return environment
+    made.filters |= {"figure": numbers.figure, "linked": numbers.linked, "mark": mark_of, "state": state_of}
+    made.globals |= {"count": numbers.count, "whats": model.WHATS, "Outcome": Outcome}
+    return made
 
 
-def _asset(name: str) -> Markup:
+def asset(name: str) -> Markup:
     """A file of ours beside the templates, put into the page as it is."""
     return Markup(files("reports").joinpath("templates", name).read_text(encoding="utf-8"))

@@ -185,8 +185,31 @@ def test_without_a_claim_the_output_says_what_the_reduction_was() -> None:
     batch = make_batch()
     found = declared(mean, "torch")
     assert bridge_for("torch").call(found, batch, gradient=False).loss.shape == ()
-    with pytest.raises(ValueError, match=r"the loss has shape \(\), but the upstream gradient \(5,\)"):
-        bridge_for("torch").call(found, batch)
+    first = np.full(5, batch.upstream[0] / 5)  # what a scalar takes of the upstream gradient
+    want = true_gradient(Batch(batch.loss, batch.logits, batch.target, first))
+    np.testing.assert_allclose(bridge_for("torch").call(found, batch).gradient, want, rtol=0, atol=1e-15)
+
+
+def test_a_scalar_without_a_claim_takes_the_first_upstream_element_in_numpy_too() -> None:
+    def mean(logits, target):
+        return numpy_loss(logits, target).mean()
+
+    def slope(logits, target, upstream):
+        assert np.shape(upstream) == ()
+        return numpy_gradient(logits, target, np.full(len(target), upstream / len(target)))
+
+    batch = make_batch()
+    returned = bridge_for("numpy").call(declared(mean, "numpy", gradient=slope), batch)
+    want = true_gradient(Batch(batch.loss, batch.logits, batch.target, np.full(5, batch.upstream[0] / 5)))
+    np.testing.assert_allclose(returned.gradient, want, rtol=0, atol=1e-15)
+
+
+def test_a_loss_of_another_length_than_the_upstream_gradient_is_refused() -> None:
+    def shorter(logits, target):
+        return torch_loss(logits, target, reduction="none")[:3]
+
+    with pytest.raises(ValueError, match=r"the loss has shape \(3,\), but the upstream gradient \(5,\)"):
+        bridge_for("torch").call(declared(shorter, "torch"), make_batch())
 
 
 def test_numpy_reduction_reaches_the_gradient_function_if_it_has_the_parameter() -> None:
@@ -317,7 +340,7 @@ def test_versions(bridge: Bridge) -> None:
 def test_there_is_a_bridge_per_file() -> None:
     assert set(frameworks()) >= {"numpy", "torch"}
     assert unavailable("numpy") == ""
-    with pytest.raises(FrameworkUnavailable, match=r"no bridge for framework 'abacus': choose from .*numpy, torch"):
+    with pytest.raises(FrameworkUnavailable, match=r"no bridge for framework 'abacus': choose from .*numpy, .*torch"):
         bridge_for("abacus")
 
 

@@ -13,18 +13,24 @@ import pkgutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
 from harness.batch import Batch
 from harness.declaration import Implementation
+from harness.formats import FORMATS, Format, FormatUnavailable
 from harness.wire import WIRE_DTYPES
 
 __all__ = ["WHAT", "Bridge", "FrameworkUnavailable", "Inputs", "Returned", "bridge_for", "frameworks", "unavailable"]
 
 Array = np.ndarray[Any, Any]
+
+_PIP = {"mlx": "'mlx[cpu]'"}
+"""What pip calls a framework, where that is not its name."""
 
 WHAT = ("forward", "forward+backward")
 """What can be timed."""
@@ -63,6 +69,8 @@ class Bridge(ABC):
     """
 
     framework: ClassVar[str]
+    variables: ClassVar[tuple[str, ...]] = ()
+    """Environment variables, beside the thread counts, that decide what the framework does: a run records them."""
 
     def __init__(self, threads: int = 1) -> None:
         self.threads = threads
@@ -92,6 +100,20 @@ class Bridge(ABC):
     @abstractmethod
     def versions(self) -> dict[str, str]:
         """Version by package name."""
+
+    @cached_property
+    def flushed(self) -> frozenset[str]:
+        """The formats whose subnormal results the framework flushes to zero, found out by computing one of each."""
+        found = set()
+        for name, form in FORMATS.items():
+            with suppress(FormatUnavailable, TypeError, ValueError):  # a dtype that is not to be had here
+                if not self.numpy(self.subnormal(form)).astype(np.float64).any():
+                    found.add(name)
+        return frozenset(found)
+
+    def subnormal(self, form: Format) -> Any:
+        """Half of a format's smallest normal number, as the framework's own arithmetic makes it: [1]."""
+        return self.native(form.round([form.smallest_normal])) * self.native(form.round([0.5]))
 
     def inputs(self, implementation: Implementation, batch: Batch, reduction: str = "none") -> Inputs:
         """Fresh inputs for an implementation: ``reduction`` is passed if it is claimed, the batch's options always.
@@ -179,7 +201,7 @@ def unavailable(framework: str) -> str:
     """Why a framework cannot be used, with what to do about it, or ``""`` where it can; nothing is imported."""
     if framework not in frameworks():
         return f"there is no bridge for framework {framework!r}: choose from {', '.join(frameworks())}"
-    return "" if installed(framework) else f"{framework} is not installed: pip install {framework}"
+    return "" if installed(framework) else f"{framework} is not installed: pip install {_PIP.get(framework, framework)}"
 
 
 def installed(module: str) -> bool:

@@ -37,18 +37,19 @@ class NumpyBridge(Bridge):
             return implementation.function(inputs.logits, inputs.target, **inputs.options)
 
     def forward_backward(self, implementation: Implementation, inputs: Inputs) -> tuple[Any, Any]:
-        """The loss, and the declared gradient function's result."""
+        """The loss, and the declared gradient function's result; a scalar loss takes the first upstream element."""
         loss = self.forward(implementation, inputs)
         if implementation.gradient is None:
             raise ValueError(f"{implementation.declaration.name} declares no gradient function")
         options = _gradient_options(implementation, inputs)
+        upstream = inputs.upstream.reshape(-1)[0] if np.ndim(loss) == 0 and inputs.upstream.size else inputs.upstream
         with np.errstate(all="ignore"):
-            return loss, implementation.gradient(inputs.logits, inputs.target, inputs.upstream, **options)
+            return loss, implementation.gradient(inputs.logits, inputs.target, upstream, **options)
 
     def versions(self) -> dict[str, str]:
-        """Versions of NumPy and, where installed, ml_dtypes and SciPy."""
+        """Versions of NumPy and, where installed, ml_dtypes, SciPy and scikit-learn."""
         found = {}
-        for package in ("numpy", "ml_dtypes", "scipy"):
+        for package in ("numpy", "ml_dtypes", "scipy", "scikit-learn"):
             with suppress(importlib.metadata.PackageNotFoundError):
                 found[package] = importlib.metadata.version(package)
         return found

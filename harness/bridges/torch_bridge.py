@@ -48,7 +48,7 @@ class TorchBridge(Bridge):
         return implementation.function(inputs.logits, inputs.target, **inputs.options)
 
     def forward_backward(self, implementation: Implementation, inputs: Inputs) -> tuple[Any, Any]:
-        """The loss, and its gradient by ``torch.autograd.grad``.
+        """The loss, and its gradient by ``torch.autograd.grad``; a scalar loss takes the first upstream element.
 
         Raises
         ------
@@ -58,7 +58,7 @@ class TorchBridge(Bridge):
         leaf = inputs.logits.detach().requires_grad_()
         with self.torch.enable_grad():
             loss = self._tensor(implementation.function(leaf, inputs.target, **inputs.options))
-        upstream = inputs.upstream
+        upstream = inputs.upstream.reshape(-1)[:1] if loss.ndim == 0 else inputs.upstream
         if loss.numel() != upstream.numel():
             raise ValueError(
                 f"the loss has shape {tuple(loss.shape)}, but the upstream gradient {tuple(upstream.shape)}: "

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.exits import INTERRUPTED, Refused, command
 from harness.accuracy import NothingToDo, Request, run_accuracy
+from harness.cli.exits import INTERRUPTED, NOT_AS_CLAIMED, REFUSED, Refused, command
 from harness.cli.progress import shown_progress
-from harness.cli.tables import print_run, verdict
+from harness.cli.tables import failed_implementations, print_run
+from harness.cli.targets import must_be_writable
 from harness.discovery import DiscoveryError
 from harness.families import UnknownFamily
 from harness.formats import FormatUnavailable
@@ -21,48 +24,62 @@ from harness.run import Run
 
 __all__ = ["register"]
 
-EPILOG = """
-[bold]Examples[/bold]
-
-  xent accuracy                                  everything installed
-
-  xent accuracy --quick                          a first look
-
+EPILOG = """\b
+Examples:
+  xent accuracy                                     everything installed
+  xent accuracy --quick                             a first look
   xent accuracy --only 'numpy_*' --dtype float32
-
   xent accuracy --family ties --family 'recorded/*'
+  xent accuracy --logits mine.npz --json run.json   your own logits
 
-  xent accuracy --logits mine.npz --json run.json
-
-Exit status: 0 all as claimed; 1 something is not; 2 it cannot be done as asked; 3 a fault of ours; 130 interrupted.
+\b
+Exit status: 0 all as claimed; 1 something is not; 2 it cannot be done as
+asked; 3 a fault of ours; 130 interrupted (what was finished is kept).
 """
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EPILOG)(command("accuracy", accuracy))
+    app.command(epilog=EPILOG, short_help="Judge implementations against certified truth.")(
+        command("accuracy", accuracy)
+    )
 
 
 def accuracy(
-    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Implementations: names or patterns.")] = None,
-    family: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Families: names or patterns.")] = None,
-    dtype: Annotated[
-        list[str] | None, typer.Option(metavar="DTYPE", help="float64, float32, bfloat16, float16.")
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Implementations: a name or pattern; repeatable.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="What the families draw from: the same seed, the same result.")] = 0,
-    jobs: Annotated[int, typer.Option(min=0, help="Processes that solve truth; 0 is one per core.")] = 0,
+    family: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Families: a name or pattern; repeatable.")
+    ] = None,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DTYPE", help="float64, float32, bfloat16 or float16; repeatable. All if left out."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="S", min=0, help="What the families draw from: same seed, same result.")
+    ] = 0,
+    jobs: Annotated[int, typer.Option(metavar="J", min=0, help="Processes that solve truth; 0: one per core.")] = 0,
     logits: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Your own logits and labels: .npz, .npy pair or .safetensors."),
+        typer.Option(
+            metavar="FILE",
+            help="Your own logits and labels (.npz, .safetensors, or .npy with its labels beside it), in place of the "
+            "families, and in every dtype that holds them exactly; repeatable.",
+        ),
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the run to a file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write every result to a run file.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out slow implementations and large batches.")] = False,
     speed: Annotated[bool, typer.Option("--speed", help="Measure times too, relative to torch's.")] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call may take.")] = 300.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="What one call of an implementation may take.")
+    ] = 120.0,
 ) -> int:
-    """Judge the implementations, loss and gradient apart, against certified truth on adversarial and recorded logits."""
+    """Judge implementations against certified truth, loss and gradient apart, on adversarial and on recorded logits."""
     if json_file is not None:
-        _must_be_writable(json_file)
+        must_be_writable(json_file)
     request = Request(
         only=tuple(only or ()),
         families=tuple(family or ()),
@@ -79,25 +96,40 @@ def accuracy(
             run = run_accuracy(request, show)
     except (NothingToDo, DiscoveryError, UnknownFamily, LogitsFileError, FormatUnavailable) as error:
         raise Refused(error) from error
-    if json_file is not None:
-        _save(run, json_file)
-    print_run(run)
+    saved = None if json_file is None else _save(run, json_file)
+    with suppress(BrokenPipeError):
+        print_run(run, saved)
+    return _status(run, json_file, saved)
+
+
+def _status(run: Run, wanted: Path | None, saved: Path | None) -> int:
+    """The exit status, and the line on standard error that goes with it."""
     if not run.complete:
-        print("xent accuracy: interrupted; what was finished is above", file=sys.stderr)
+        print(f"xent accuracy: interrupted after {len(run.results)} results", file=sys.stderr)
         return INTERRUPTED
-    return verdict(run)
+    if wanted != saved:
+        return REFUSED  # has been said
+    names = failed_implementations(run)
+    if names:
+        told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        print(f"xent accuracy: not as claimed: {told}", file=sys.stderr)
+        return NOT_AS_CLAIMED
+    return 0
 
 
-def _must_be_writable(path: Path) -> None:
-    """Refuse now what would fail after minutes of work."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        reason = "it is a folder" if path.is_dir() else f"there is no folder {path.absolute().parent}"
-        raise Refused(f"cannot write {path}: {reason}")
-
-
-def _save(run: Run, path: Path) -> None:
+def _save(run: Run, path: Path) -> Path | None:
+    """Write the run; where that fails after all, elsewhere, so that the work is not lost. None: to standard output."""
     try:
         run.save(path)
+        return path
     except OSError as error:
-        print(f"xent accuracy: cannot write {path} ({error}); the run goes to standard output instead", file=sys.stderr)
+        reason = error.strerror or error
+    refuge = Path(tempfile.gettempdir()) / f"xent-{path.name}"
+    try:
+        run.save(refuge)
+    except OSError:
+        print(f"xent accuracy: cannot write {path}: {reason}; the run goes to standard output", file=sys.stderr)
         print(json.dumps(run.to_json(), allow_nan=False))
+        return None
+    print(f"xent accuracy: cannot write {path}: {reason}; the run is in {refuge}", file=sys.stderr)
+    return refuge

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from harness.accuracy import Progress
 
@@ -19,37 +20,37 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 @contextmanager
-def shown_progress(quiet: bool = False) -> Iterator[Callable[[Progress], None]]:
-    """A function that shows a `Progress` each time it is called."""
-    if quiet:
-        yield lambda progress: None
-    elif sys.stderr.isatty():
+def shown_progress(unit: str = "cells") -> Iterator[Callable[[Progress], None]]:
+    """A function that shows a `Progress` each time it is called; `unit` is what it counts."""
+    if sys.stderr.isatty():
         with _bar() as show:
             yield show
     else:
-        yield _Lines()
+        yield _Lines(unit)
 
 
 @contextmanager
 def _bar() -> Iterator[Callable[[Progress], None]]:
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=12),
+        TextColumn("{task.fields[cells]}"),
+        TimeElapsedColumn(),
         TextColumn("eta"),
         TimeRemainingColumn(),
-        TextColumn("elapsed"),
-        TimeElapsedColumn(),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda p: bar.update(task, completed=p.done, total=p.total, description=p.what[:44].ljust(44))
+    # What is printed meanwhile goes above the bar, but only if it goes to the same terminal.
+    together = sys.stdout.isatty()
+    with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=together) as bar:
+        task = bar.add_task("starting", total=None, cells="")
+        yield lambda p: bar.update(task, completed=p.share, total=1.0, cells=f"{p.done}/{p.total}", description=p.what)
 
 
 class _Lines:
     """A line every so often, with the share that is done and an estimate of what is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
         self.start = self.last = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
@@ -59,6 +60,6 @@ class _Lines:
             return
         self.last = now
         elapsed = now - self.start
-        left = elapsed / max(progress.done, 1) * (progress.total - progress.done)
+        left = elapsed / max(progress.share, 1e-9) * (1 - progress.share)
         tail = f"{elapsed:.0f} s" if finished else f"{elapsed:.0f} s, about {left:.0f} s left: {progress.what}"
-        print(f"xent: {progress.done}/{progress.total} cells, {tail}", file=sys.stderr, flush=True)
+        print(f"xent: {progress.done}/{progress.total} {self.unit}, {tail}", file=sys.stderr, flush=True)

@@ -8,23 +8,21 @@ from typing import Annotated
 import typer
 
 from harness.cli.exits import Refused, command
-from harness.files import write_atomically
+from harness.cli.targets import write
 from harness.run import Run, RunFileError
 
 __all__ = ["register"]
 
-EPILOG = """
-[bold]Examples[/bold]
-
+EPILOG = """\b
+Examples:
   xent accuracy --json run.json
-
   xent report run.json -o report.html
 """
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EPILOG)(command("report", report))
+    app.command(epilog=EPILOG, short_help="Make a self-contained page of a run.")(command("report", report))
 
 
 def report(
@@ -36,12 +34,10 @@ def report(
 
     try:
         run = Run.load(run_file)
+        page = reports.render(run).encode()
     except RunFileError as error:
         raise Refused(error) from error
-    page = reports.render(run).encode()
-    try:
-        write_atomically(output, page)
-    except OSError as error:
-        raise Refused(f"cannot write {output}: {error}") from error
-    print(f"{output}: {len(page) / 1024:.0f} KiB, {len(run.results)} results")
+    write(output, page)
+    state = "" if run.complete else " of a run that was interrupted"
+    print(f"{output}: {len(page) / 1024:.0f} KiB, {len(run.results)} results{state}")
     return 0

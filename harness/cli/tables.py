@@ -1,21 +1,24 @@
-"""A run as tables for a terminal: worst grades, failures with their witnesses, and what could not be run."""
+"""A run on a terminal: worst grades, times, the worst failures with their witnesses, and what could not be run.
+
+Everything fits 80 columns: a narrow terminal gets fewer columns, never folded names. What is left out here is in the
+run file and in its report.
+"""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from harness.claims import improvable
+from harness.cli.layout import WITHOUT_TERMINAL, grouped, wide_console
 from harness.declaration import Declaration
 from harness.grades import Grade, Outcome
-from harness.run import Result, Run
+from harness.run import Result, Run, Timing
 
-__all__ = ["print_run", "verdict", "wide_console"]
+__all__ = ["failed_implementations", "print_run"]
 
 COLOURS = {
     Grade.FAITHFUL: "green",
@@ -24,128 +27,175 @@ COLOURS = {
     Grade.STORAGE: "yellow",
     Grade.INACCURATE: "red",
 }
+UNMEASURED = {Outcome.WRONG_SHAPE, Outcome.WRONG_DTYPE, Outcome.RAISED, Outcome.CRASHED, Outcome.TIMED_OUT}
+"""Outcomes of calls that gave nothing whose accuracy could be graded."""
+
+WORST = 3
+"""Failures shown of one implementation; a broken one has a hundred."""
 
 
-def verdict(run: Run) -> int:
-    """The exit status that a run deserves: 1 where some result is not as claimed, else 0."""
-    return int(any(Outcome(result.outcome).is_failure for result in run.results))
+def failed_implementations(run: Run) -> list[str]:
+    """Names of the implementations with a result that is not as claimed: with any, a run fails."""
+    return list(dict.fromkeys(r.implementation for r in run.results if Outcome(r.outcome).is_failure))
 
 
-def wide_console() -> Console:
-    """Standard output: as wide as the terminal, or 150 columns where there is none."""
-    return Console() if sys.stdout.isatty() else Console(width=150)
+def print_run(run: Run, saved: Path | None = None) -> None:
+    """Print a run, which was saved to a file or not, to standard output.
 
-
-def print_run(run: Run) -> None:
-    """Print a run to standard output."""
+    Raises
+    ------
+    BrokenPipeError
+        Where nobody reads it.
+    """
     console = wide_console()
-    if run.results:
-        console.print(_grades(run))
-    for timing_table in _timings(run):
-        console.print(timing_table)
-    _print_failures(console, run)
-    _print_improvable(console, run)
-    _print_unavailable(console, run)
-    counts = Counter(result.outcome for result in run.results)
-    told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))
-    console.print(f"{len(run.results)} results: {told or 'none'}. Seed {run.environment.get('seed')}.", highlight=False)
+    for part in (_grades(run, console.width), _timings(run), _failures(run), _improvable(run), _unavailable(run)):
+        lines = list(part)
+        for line in lines:
+            console.print(line, soft_wrap=False, overflow="fold")
+        if lines:
+            console.print()
+    counts = Counter(result.outcome.replace("_", " ") for result in run.results)
+    told = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    console.print(f"{len(run.results)} results{': ' if told else ''}{told}. Seed {run.environment.get('seed')}.")
+    if saved:
+        console.print(f"Every result: {saved}\nAs a page: xent report {saved}", soft_wrap=True)  # to be copied whole
+    elif run.results:
+        console.print("--json FILE keeps every result, and xent report FILE makes a page of it.")
 
 
-def _grades(run: Run) -> Table:
-    table = Table(title="Worst grade over all families", title_justify="left", pad_edge=False)
-    for name in ("implementation", "dtype", "claims", "loss", "gradient", "worst family", "ulp", "error / bound"):
-        table.add_column(name, justify="right" if name in ("ulp", "error / bound") else "left", no_wrap=name == "implementation")
-    previous = ""
+def _grades(run: Run, width: int) -> Iterator[Text]:
+    if not run.results:
+        return
+    yield Text("The worst over all families; the bound is that of the claimed grade")
+    groups: dict[str, list[list[Text | str]]] = {}
     for name, dtype in dict.fromkeys((r.implementation, r.dtype) for r in run.results):
         cells = [r for r in run.results if r.implementation == name and r.dtype == dtype]
         worst = max(cells, key=_badness)
-        table.add_row(
-            name if name != previous else "",
-            dtype,
-            str(worst.claimed or ""),
-            _worst(cells, "loss"),
-            _worst(cells, "gradient"),
-            "" if worst.grade is None else worst.family,
-            _number(worst.max_ulp),
-            _number(worst.max_bound_ratio),
-            end_section=False,
+        measured = worst.grade is not None
+        groups.setdefault(name, []).append(
+            [
+                dtype,
+                worst.claimed or "",
+                _worst(cells, "loss"),
+                _worst(cells, "gradient"),
+                worst.family if measured else "",
+                _number(worst.max_ulp),
+                _number(_ratio(worst)),
+                _witness(worst) if measured else "",
+            ]
         )
-        previous = name
-    return table
+    header = ("dtype", "claims", "loss", "gradient", "worst family", "ulp", "error / bound", "witness")
+    right = ("ulp", "error / bound")
+    yield from grouped(header, groups, width=width, right=right, dispensable=("witness", "claims", "error / bound"))
 
 
-def _badness(result: Result) -> tuple[int, int, float]:
+def _badness(result: Result) -> tuple[int, bool, float]:
     rank = -1 if result.grade is None else Grade(result.grade).rank
-    return rank, result.nonfinite > 0, result.max_bound_ratio or 0.0
+    return rank, result.nonfinite > 0, _ratio(result) or 0.0
+
+
+def _ratio(result: Result) -> float | None:
+    """The error over the bound of the claimed grade, or over the gate's where that has none of its own."""
+    return result.bound_ratios.get(result.claimed or "", result.max_bound_ratio)
 
 
 def _worst(cells: Sequence[Result], what: str) -> Text:
-    grades = [Grade(r.grade) for r in cells if r.what == what and r.grade is not None]
-    if not grades:
+    measured = [r for r in cells if r.what == what and r.grade is not None]
+    if not measured:
         return Text("-", style="dim")
-    grade = Grade.worst(grades)
-    bad = sum(r.nonfinite for r in cells if r.what == what)
-    return Text(f"{grade}, not finite" if bad else str(grade), style=COLOURS[grade])
+    broken = next((r.outcome for r in measured if r.outcome in UNMEASURED), None)
+    if broken is not None:
+        return Text(broken.replace("_", " "), style="bold red")
+    if any(r.nonfinite for r in measured):
+        return Text("not finite", style="bold red")
+    grade = Grade.worst([Grade(r.grade) for r in measured if r.grade is not None])
+    return Text(str(grade), style=COLOURS[grade])
 
 
-def _timings(run: Run) -> list[Table]:
-    tables = []
+def _witness(result: Result) -> str:
+    """Which value is worst, what came out and what should have."""
+    w = result.witness
+    if not w:
+        return ""
+    digits = 17 if result.output_dtype == "float64" else 9
+    got, want = (_decimal(w[key], digits) for key in ("got", "want"))
+    where = f"row {w['row']}" if w["column"] is None else f"row {w['row']}, class {w['column']}"
+    return f"{where}: got {got}, want {want}"
+
+
+def _timings(run: Run) -> Iterator[Text]:
+    groups: dict[str, list[list[Text | str]]] = {}
     for shape, what in dict.fromkeys((t.shape, t.what) for t in run.timings):
-        rows = [t for t in run.timings if t.shape == shape and t.what == what]
-        title = f"{what}, {shape[0]} × {shape[1]} {rows[0].dtype}: time relative to {rows[0].baseline} (same rounds)"
-        table = Table(title=title, title_justify="left", pad_edge=False)
-        for name in ("implementation", "ratio", "fastest round, ms"):
-            table.add_column(name, justify="left" if name == "implementation" else "right")
-        for t in sorted(rows, key=lambda t: t.ratio if t.ratio is not None else float("inf")):
-            fastest = f"{min(t.seconds) * 1e3:.2f}" if t.seconds else t.detail
-            table.add_row(t.implementation, "-" if t.ratio is None else f"{t.ratio:.2f}", fastest)
-        tables.append(table)
-    return tables
+        timings = [t for t in run.timings if t.shape == shape and t.what == what]
+        heading = f"{what}, {shape[0]} × {shape[1]} {timings[0].dtype}, relative to {timings[0].baseline}"
+        groups[heading] = [
+            _timing(t) for t in sorted(timings, key=lambda t: float("inf") if t.ratio is None else t.ratio)
+        ]
+    if groups:
+        yield Text("Times (median of the ratios of single rounds; the fastest round in milliseconds)")
+        yield from grouped(("implementation", "ratio", "ms"), groups, width=WITHOUT_TERMINAL, right=("ratio", "ms"))
 
 
-def _print_failures(console: Console, run: Run) -> None:
-    failures = [r for r in run.results if Outcome(r.outcome).is_failure]
-    if not failures:
+def _timing(timing: Timing) -> list[Text | str]:
+    fastest = f"{min(timing.seconds) * 1e3:.2f}" if timing.seconds else "failed"
+    return [timing.implementation, "" if timing.ratio is None else f"{timing.ratio:.2f}", fastest]
+
+
+def _failures(run: Run) -> Iterator[Text]:
+    failed = [r for r in run.results if Outcome(r.outcome).is_failure]
+    if not failed:
         return
-    console.print(f"\n{len(failures)} not as claimed:", style="bold red")
-    for r in failures:
-        line = Text(f"  {r.implementation} {r.dtype} {r.family} {r.what}: ")
-        line.append(r.outcome.replace("_", " "), style="bold")
-        line.append(f" ({r.grade}, claims {r.claimed})" if r.grade else "")
-        line.append(f" {r.detail}" if r.detail else "")
-        console.print(line)
-        if r.witness and r.outcome != Outcome.UNEXPECTED_PASS:
-            w = r.witness
-            where = f"row {w['row']}" + ("" if w["column"] is None else f", class {w['column']}")
-            got, want = (_decimal(w[key]) for key in ("got", "want"))
-            console.print(f"    {where}: got {got}, want {want} (hexadecimal {w['got']}, {w['want']})", style="dim")
+    yield Text(f"{len(failed)} of {len(run.results)} results are not as claimed", style="bold red")
+    for name in failed_implementations(run):
+        own = sorted((r for r in failed if r.implementation == name), key=_badness, reverse=True)
+        yield Text(name, style="bold")
+        for r in own[:WORST]:
+            yield from _failure(r)
+        if len(own) > WORST:
+            families = len({r.family for r in own})
+            yield Text(f"  … and {len(own) - WORST} more, in {families} families in all", style="dim")
 
 
-def _print_improvable(console: Console, run: Run) -> None:
-    declarations = [Declaration.from_json(_fields(entry)) for entry in run.implementations if "grades" in entry]
+def _failure(r: Result) -> Iterator[Text]:
+    line = Text.assemble(f"  {r.dtype} {r.family} {r.what}: ", (r.outcome.replace("_", " "), "bold"))
+    if r.outcome == Outcome.FAILED:
+        line.append(f", {r.grade} where it claims {r.claimed}")
+    line.append(f": {r.detail}" if r.detail else "")
+    yield line
+    if r.witness and r.outcome != Outcome.UNEXPECTED_PASS:
+        yield Text(f"    {_witness(r)}", style="dim")
+
+
+def _improvable(run: Run) -> Iterator[Text]:
     request = run.environment.get("request", {})
-    if any(request.get(key) for key in ("families", "dtypes", "logits", "quick")):
+    if not run.complete or any(request.get(key) for key in ("families", "dtypes", "logits", "quick")):
         return  # a claim is about every family
+    declarations = [Declaration.from_json(_fields(entry)) for entry in run.implementations if "grades" in entry]
     for entry in improvable(declarations, run.results):
-        console.print(
-            f"{entry.implementation} {entry.dtype}: claims {entry.claimed}, reached {entry.reached} on every family here"
-        )
+        told = f"claims {entry.claimed}, and is {entry.reached} on every family here"
+        yield Text(f"{entry.implementation} {entry.dtype}: {told}")
 
 
-def _fields(entry: object) -> dict[str, object]:
-    assert isinstance(entry, dict)
+def _fields(entry: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in entry.items() if key in Declaration.__dataclass_fields__}
 
 
-def _print_unavailable(console: Console, run: Run) -> None:
+def _unavailable(run: Run) -> Iterator[Text]:
+    names: dict[str, list[str]] = {}
     for entry in run.implementations:
         if not entry["available"]:
-            console.print(Text(f"not run: {entry['name']}: {entry['reason']}", style="yellow"))
+            names.setdefault(entry["reason"], []).append(entry["name"])
+    for reason, missing in names.items():
+        yield Text.assemble(("not run: ", "yellow"), f"{', '.join(missing)}: {reason}")
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    """Two digits, and an exponent without padding: 1.5e7, 3e-8."""
+    if value is None:
+        return ""
+    mantissa, e, exponent = f"{value:.2g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if e else mantissa
 
 
-def _decimal(text: str) -> str:
-    return f"{float.fromhex(text):.9g}" if text not in ("nan", "inf", "-inf") else text
+def _decimal(text: str, digits: int) -> str:
+    return f"{float.fromhex(text):.{digits}g}" if text not in ("nan", "inf", "-inf") else text

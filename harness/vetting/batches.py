@@ -15,16 +15,17 @@ __all__ = ["family_batches", "size_batches"]
 
 SIZES = (1, 2, 3, 127, 129, 1000, 4097, 32000, 65537, 131072)
 ROWS = (1, 257)
-QUICK_LOGITS = 1500
 QUICK_SIZE = 1000
+NUMBERS, QUICK_NUMBERS = 1 << 16, 1500
+"""So many different numbers of a batch are solved at most: truth takes time by them, and equal logits cost as one."""
 
 
 def family_batches(context: Context, dtype: str) -> list[Batch]:
     """A batch of each family that fits the loss, the target and the claimed options."""
     drawn = [make_batch(f.name, context.loss, dtype, context.seed) for f in families_for(context.loss, dtype)]
     fitting = []
-    for batch in drawn:
-        if any(name not in context.claims for name in batch.options):
+    for batch in (_claimed(context, batch) for batch in drawn):
+        if batch is None:
             continue
         if context.definition.elementwise:
             if not np.isinf(batch.logits.astype(np.float64)).any():  # a convention of this loss, not a fault
@@ -34,14 +35,37 @@ def family_batches(context: Context, dtype: str) -> list[Batch]:
         elif not context.indices and "ignore_index" not in batch.options:
             q = context.soften(batch.target, batch.logits)
             fitting.append(replace(batch, target=batch.format.round(q)))
-    if context.quick:
-        fitting = [b if b.logits.size <= QUICK_LOGITS else _first_rows(b) for b in fitting]
-        fitting = [b for b in fitting if b.logits.size <= QUICK_LOGITS]
-    return fitting
+    most = QUICK_NUMBERS if context.quick else NUMBERS
+    return [shorter for batch in fitting if (shorter := _at_most(batch, most, at_least=1 if context.quick else 2))]
 
 
-def _first_rows(batch: Batch) -> Batch:
-    return batch.rows(slice(0, QUICK_LOGITS // batch.logits.shape[1]))
+def _claimed(context: Context, batch: Batch) -> Batch | None:
+    """The batch, if all its options are claimed; of combined options two claimed ones are enough, and the rest go."""
+    options = {name: value for name, value in batch.options.items() if name in context.claims}
+    if len(options) == len(batch.options):
+        return batch
+    if not batch.family.startswith("options_") or len(options) < 2:
+        return None
+    target = batch.target
+    if "ignore_index" in batch.options and "ignore_index" not in options:
+        classes = np.arange(len(target)) % batch.logits.shape[1]
+        target = np.where(target == batch.options["ignore_index"], classes, target)
+    return replace(batch, options=options, target=target)
+
+
+def _at_most(batch: Batch, numbers: int, at_least: int) -> Batch | None:
+    """The first rows, so many that no more numbers than that are to be solved; None where those would be too few.
+
+    Masks are kept whole: where one begins and ends is what each of those rows is about.
+    """
+    logits = batch.logits.astype(np.float64)
+    costs = np.cumsum([np.unique(row[np.isfinite(row)]).size for row in logits])
+    if batch.family.startswith("masked") or not costs.size or costs[-1] <= numbers:
+        return batch
+    rows = int(np.searchsorted(costs, numbers, side="right"))
+    if rows < at_least:
+        return batch if at_least == 2 and len(logits) <= 2 else None
+    return batch.rows(slice(0, rows))
 
 
 def size_batches(context: Context, dtype: str) -> list[Batch]:
@@ -55,10 +79,10 @@ def size_batches(context: Context, dtype: str) -> list[Batch]:
     for v in (*chosen, *odd):
         n = 4 if v < 32000 else 1
         logits = rng.standard_normal((n, v))
-        labels = rng.integers(0, v, n)
+        labels = rng.integers(v // 2, v, n)  # in the upper half, where an index of too few bits has wrapped
         logits[0, -1] += np.log(max(v, 2)) + 1  # a dropped last block is most of the mass
         if n > 1:
-            labels[1] = v - 1
+            labels[1:3] = v - 1, rng.integers(0, v)
             logits[2] *= 0.01  # every class counts
             logits[3, 0] += np.log(max(v, 2)) + 1
         batches.append(context.batch(dtype, f"size {v}", logits=logits, labels=labels))

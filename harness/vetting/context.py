@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from harness.formats import named
 from harness.grades import Grade
 from harness.losses import Loss, loss_named
 from harness.reference import Reference, reference_of
-from harness.vetting.examiner import Examination, Examiner, Problem
+from harness.vetting.examiner import Examination, Examiner, Probe, Problem
 from harness.vetting.findings import Failed, Finding
 
 __all__ = ["Context"]
@@ -158,5 +158,15 @@ class Context:
         return f"{what}{problem.batch.family} ({shape}{reduction}): {problem.detail}"
 
     def survives(self, batch: Batch, reduction: str | None = None) -> Examination:
-        """Examine a batch only for what comes back, without judging it against a truth that conventions differ on."""
-        return self.examiner.look(batch, reduction)
+        """Examine a batch only for what comes back, without judging it against a truth that conventions differ on.
+
+        Where no call has gone wrong, the loss and the gradient have the shapes that they should have.
+        """
+        seen = self.examiner.look(batch, reduction)
+        scalar = reduction is not None or self.examiner.mean_only
+        expected = () if scalar else batch.upstream.shape
+        for what, array, shape in (("loss", seen.loss, expected), ("gradient", seen.gradient, batch.logits.shape)):
+            if array is not None and array.shape != shape and not seen.problems:
+                detail = f"{what}: expected shape {list(shape)}, got {list(array.shape)}"
+                return replace(seen, problems=(Problem("call", "form", detail, batch, Probe(reduction)),))
+        return seen

@@ -1,16 +1,18 @@
 """Drivers: how a candidate of each framework is called, in its own process.
 
-A driver makes the framework's own arrays, calls the candidate, differentiates, and reads back what came out and what has
-become of the inputs. It judges nothing.
+A driver makes the framework's own arrays, calls the candidate, differentiates, and reads back what came out and what
+has become of the inputs. It judges nothing.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,10 @@ from harness.batch import Batch
 from harness.bridges import Bridge, bridge_for
 from harness.vetting.layouts import numpy_view, torch_view
 
-__all__ = ["Call", "Driver", "Given", "driver_for"]
+__all__ = ["Call", "Driver", "Given", "NoDevice", "driver_for"]
 
 Array = np.ndarray[Any, Any]
+Pull = Callable[[], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,15 @@ class Call:
         How often to differentiate the same result.
     layout : str
         The memory layout of the inputs.
+    together : bool
+        In a sequence, whether all losses are computed, each from inputs of its own, before the first is differentiated.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     gradient: bool = True
     backwards: int = 1
     layout: str = "contiguous"
+    together: bool = False
 
 
 @dataclass(eq=False)
@@ -64,15 +70,21 @@ class WrongShape(ValueError):
     """The result's shape is that of no reduction, so that there is no upstream gradient for it."""
 
 
+class NoDevice(RuntimeError):
+    """The framework cannot compute on the device asked for."""
+
+
 class Driver(ABC):
-    """Calls candidates of one framework."""
+    """Calls candidates of one framework, on one device."""
 
-    def __init__(self, bridge: Bridge) -> None:
-        self.bridge = bridge
+    def __init__(self, bridge: Bridge, device: str = "cpu") -> None:
+        self.bridge, self.device = bridge, device
 
-    def context(self) -> AbstractContextManager[Any]:
-        """What surrounds everything that touches the framework's arrays."""
-        return nullcontext()
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """What surrounds everything that touches the framework's arrays; overflow is no news to anybody here."""
+        with np.errstate(all="ignore"):
+            yield
 
     @abstractmethod
     def view(self, array: Array, layout: str) -> Any:
@@ -83,8 +95,13 @@ class Driver(ABC):
         """The native array, at the same address where the framework has addresses, with new values."""
 
     @abstractmethod
+    def begin(self, candidate: Callable[..., Any], given: Given, call: Call) -> tuple[Any, Pull]:
+        """The loss, and what gives its gradient as often as asked for."""
+
     def run(self, candidate: Callable[..., Any], given: Given, call: Call) -> tuple[Any, list[Any]]:
         """The loss, and its gradient as often as asked for."""
+        loss, pull = self.begin(candidate, given, call)
+        return loss, pull()
 
     def give(self, batch: Batch, call: Call) -> Given:
         """Inputs for one call."""
@@ -120,6 +137,15 @@ class NumpyDriver(Driver):
 
     gradient: Callable[..., Any] | None = None
 
+    def __init__(self, bridge: Bridge, device: str = "cpu") -> None:
+        super().__init__(bridge, device)
+        if device != "cpu":
+            raise NoDevice("NumPy computes on the CPU only: leave --device out")
+
+    def read(self, value: Any) -> Array:
+        """A copy: the candidate may keep what it has returned, and write to it later."""
+        return super().read(value).copy()
+
     def view(self, array: Array, layout: str) -> Array:
         view: Array = numpy_view(np, array.copy(), layout)
         return view
@@ -128,18 +154,16 @@ class NumpyDriver(Driver):
         native[...] = array
         return native
 
-    def run(self, candidate: Callable[..., Any], given: Given, call: Call) -> tuple[Any, list[Any]]:
-        with np.errstate(all="ignore"):
-            loss = candidate(given.logits, given.target, **given.options)
-            if self.gradient is None or not call.gradient:
-                return loss, []
-            upstream = given.upstream
-            if np.ndim(loss) == 0:
-                upstream = upstream.reshape(-1)[0]
-            options = _accepted(self.gradient, given.options)
-            return loss, [
-                self.gradient(given.logits, given.target, upstream, **options) for _ in range(call.backwards)
-            ]
+    def begin(self, candidate: Callable[..., Any], given: Given, call: Call) -> tuple[Any, Pull]:
+        loss = candidate(given.logits, given.target, **given.options)
+        return loss, partial(self._gradients, self.gradient if call.gradient else None, np.ndim(loss), given, call)
+
+    def _gradients(self, gradient: Callable[..., Any] | None, axes: int, given: Given, call: Call) -> list[Any]:
+        if gradient is None:
+            return []
+        upstream = given.upstream if axes else given.upstream.reshape(-1)[0]
+        options = _accepted(gradient, given.options)
+        return [gradient(given.logits, given.target, upstream, **options) for _ in range(call.backwards)]
 
 
 def _accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,22 +180,24 @@ def _accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[
 class TorchDriver(Driver):
     """torch: gradients by autograd, with respect to a leaf in the layout asked for."""
 
-    def __init__(self, bridge: Bridge) -> None:
-        super().__init__(bridge)
+    def __init__(self, bridge: Bridge, device: str = "cpu") -> None:
+        super().__init__(bridge, device)
         self.torch: Any = vars(bridge)["torch"]
+        if device == "cuda" and not self.torch.cuda.is_available():
+            raise NoDevice("torch finds no CUDA device here: leave --device cuda out")
 
     def view(self, array: Array, layout: str) -> Any:
-        return torch_view(self.torch, self.bridge.native(array), layout)
+        return torch_view(self.torch, self.bridge.native(array).to(self.device), layout)
 
     def refill(self, native: Any, array: Array) -> Any:
         with self.torch.no_grad():
             native.detach().copy_(self.bridge.native(array))
         return native
 
-    def run(self, candidate: Callable[..., Any], given: Given, call: Call) -> tuple[Any, list[Any]]:
+    def begin(self, candidate: Callable[..., Any], given: Given, call: Call) -> tuple[Any, Pull]:
         given.logits = given.logits.detach()
         if not call.gradient:
-            return candidate(given.logits, given.target, **given.options), []
+            return candidate(given.logits, given.target, **given.options), list
         leaf = given.logits.requires_grad_()
         with self.torch.enable_grad():
             loss = candidate(leaf, given.target, **given.options)
@@ -180,6 +206,9 @@ class TorchDriver(Driver):
         if not loss.requires_grad:
             raise NoGradient("the loss does not require a gradient: autograd cannot reach the logits")
         upstream = _fit(given.upstream.to(loss.dtype), loss)
+        return loss, partial(self._gradients, loss, leaf, upstream, call)
+
+    def _gradients(self, loss: Any, leaf: Any, upstream: Any, call: Call) -> list[Any]:
         gradients = []
         for turn in range(call.backwards):
             keep = turn + 1 < call.backwards
@@ -187,19 +216,26 @@ class TorchDriver(Driver):
             if gradient is None:
                 raise NoGradient("the loss does not depend on the logits, as autograd sees it")
             gradients.append(gradient)
-        return loss, gradients
+        return gradients
 
 
 class JaxDriver(Driver):
     """JAX: gradients by ``jax.vjp``; arrays have no layout and no address that a caller could choose."""
 
-    def __init__(self, bridge: Bridge) -> None:
-        super().__init__(bridge)
+    def __init__(self, bridge: Bridge, device: str = "cpu") -> None:
+        super().__init__(bridge, device)
         self.jax: Any = vars(bridge)["jax"]
+        if device == "cuda":
+            try:
+                self.jax.devices("cuda")
+            except RuntimeError:
+                raise NoDevice("JAX finds no CUDA device here: leave --device cuda out") from None
 
-    def context(self) -> AbstractContextManager[Any]:
-        context: AbstractContextManager[Any] = self.jax.enable_x64(True)
-        return context
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """The same, with 64-bit types."""
+        with super().context(), self.jax.enable_x64(True):
+            yield
 
     def view(self, array: Array, layout: str) -> Any:
         return self.bridge.native(array)
@@ -207,14 +243,18 @@ class JaxDriver(Driver):
     def refill(self, native: Any, array: Array) -> Any:
         return self.bridge.native(array)
 
-    def run(self, candidate: Callable[..., Any], given: Given, call: Call) -> tuple[Any, list[Any]]:
+    def begin(self, candidate: Callable[..., Any], given: Given, call: Call) -> tuple[Any, Pull]:
         if not call.gradient:
             loss = candidate(given.logits, given.target, **given.options)
-            return self.jax.block_until_ready(loss), []
+            return self.jax.block_until_ready(loss), list
         loss, pull_back = self.jax.vjp(lambda z: candidate(z, given.target, **given.options), given.logits)
         upstream = _fit(given.upstream.astype(loss.dtype), loss)
-        gradients = [pull_back(upstream)[0] for _ in range(call.backwards)]
-        return self.jax.block_until_ready(loss), self.jax.block_until_ready(gradients)
+
+        def gradients() -> list[Any]:
+            found: list[Any] = self.jax.block_until_ready([pull_back(upstream)[0] for _ in range(call.backwards)])
+            return found
+
+        return self.jax.block_until_ready(loss), gradients
 
 
 def _fit(upstream: Any, loss: Any) -> Any:
@@ -226,7 +266,15 @@ def _fit(upstream: Any, loss: Any) -> Any:
     raise WrongShape(f"the loss has shape {list(loss.shape)}: expected {list(upstream.shape)}, or [] for a reduced one")
 
 
-def driver_for(framework: str, threads: int) -> Driver:
-    """The driver for a framework, which this imports."""
+def driver_for(framework: str, threads: int, device: str = "cpu") -> Driver:
+    """The driver for a framework, which this imports.
+
+    Raises
+    ------
+    NoDevice
+        Where the framework cannot compute on the device, ``"cpu"`` or ``"cuda"``.
+    """
     kinds: dict[str, type[Driver]] = {"numpy": NumpyDriver, "torch": TorchDriver, "jax": JaxDriver}
-    return kinds[framework](bridge_for(framework, threads))
+    if device == "cuda":
+        os.environ.setdefault("JAX_PLATFORMS", "cuda,cpu")  # before its bridge says that it is the CPU
+    return kinds[framework](bridge_for(framework, threads), device)

@@ -1,12 +1,12 @@
 """The examiner: one call of the candidate, judged against the truth, and what is wrong with it.
 
-Every check is made of examinations. An examination never trusts the candidate: what came back is an array or is not, and
-the judge says what it is worth.
+Every check is made of examinations. An examination never trusts the candidate: what came back is an array or is not,
+and the judge says what it is worth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,18 +15,26 @@ import numpy as np
 from harness.batch import Batch
 from harness.grades import Grade, Outcome
 from harness.judge import Judgement, judge
+from harness.losses import loss_named
 from harness.output import Output
 from harness.reference import Reference, reference_of
 from harness.vetting.drivers import Call
 from harness.vetting.session import Claims, Reply, Session
 
-__all__ = ["Examination", "Examiner", "Gone", "Probe", "Problem", "stack"]
+__all__ = ["Examination", "Examiner", "Gone", "Probe", "Problem", "rearranged", "stack"]
 
 Array = np.ndarray[Any, Any]
 
+MOST_ELEMENTS = 640
+"""Calls that a batch of an element-wise loss is taken apart into, for a candidate that only gives means."""
+
 
 class Gone(Exception):
-    """The candidate has died or hung too often to be worth another call."""
+    """The candidate has died or hung too often to be worth another call; `hung` is how it ended last."""
+
+    def __init__(self, deaths: int, last: Reply) -> None:
+        super().__init__(f"it died or hung {deaths} times, and is called no more: {last.detail}")
+        self.hung = last.outcome is Outcome.TIMED_OUT
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,8 @@ class Probe:
     """How to call, and what of the result to judge.
 
     ``reduction`` is None for the candidate's own unreduced form, or ``"mean"`` or ``"sum"``; ``gradient`` is whether to
-    differentiate; ``in_sequence`` calls row by row (or batch by batch) in the same memory.
+    differentiate; ``in_sequence`` calls row by row (or batch by batch) in the same memory; ``together`` computes all
+    losses of a sequence, each from memory of its own, before the first is differentiated.
     """
 
     reduction: str | None = None
@@ -42,6 +51,7 @@ class Probe:
     backwards: int = 1
     layout: str = "contiguous"
     in_sequence: bool = False
+    together: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +63,8 @@ class Problem:
     what : str
         ``"loss"``, ``"gradient"`` or ``"call"``.
     kind : str
-        ``"inaccurate"``, ``"nonfinite"``, ``"hidden_nan"``, ``"form"``, ``"no_gradient"``, ``"raised"``, ``"crashed"``, ``"timed_out"``.
+        ``"inaccurate"``, ``"nonfinite"``, ``"hidden_nan"``, ``"form"``, ``"no_gradient"``, ``"raised"``, ``"crashed"``,
+        ``"timed_out"``.
     detail : str
         One line.
     batch, probe : Batch, Probe
@@ -116,11 +127,15 @@ class Examiner:
         self.altered_state: dict[str, tuple[str, Problem]] = {}
 
     def examine(
-        self, batch: Batch, probe: Probe = Probe(), reference: Reference | None = None  # noqa: B008 (frozen)
+        self,
+        batch: Batch,
+        probe: Probe = Probe(),
+        reference: Reference | None = None,
     ) -> Examination:
         """Call the candidate on a batch and judge the result."""
         if probe.in_sequence or (self.mean_only and probe.reduction is None and self._rowwise(batch)):
-            return self.examine_sequence([batch.rows(slice(i, i + 1)) for i in range(len(batch.logits))], probe, batch)
+            rows = [batch.rows(slice(i, i + 1)) for i in range(len(batch.logits))]
+            return self.examine_sequence(rows, probe, batch, reference)
         reduction = probe.reduction or ("mean" if self.mean_only else "none")
         sent = batch if reduction == "none" else _with_scalar(batch)
         reply = self._call(sent, self._call_for(probe, reduction))
@@ -132,31 +147,36 @@ class Examiner:
     def examine_sequence(
         self,
         batches: Sequence[Batch],
-        probe: Probe = Probe(),  # noqa: B008 (frozen)
+        probe: Probe = Probe(),
         whole: Batch | None = None,
         reference: Reference | None = None,
     ) -> Examination:
         """Call the candidate on batches of one shape in turn, in the same memory, and judge all results as one batch.
 
-        A candidate that only gives means is called on batches of one row, whose mean is the row's loss.
+        A candidate that only gives means is called on one row at a time (on one element, of an element-wise loss), the
+        mean of which is its loss.
         """
         whole = stack(batches) if whole is None else whole
-        if self.mean_only and any(len(b.logits) > 1 for b in batches):
-            batches = [b.rows(slice(i, i + 1)) for b in batches for i in range(len(b.logits))]
+        if self.mean_only:
+            if whole.upstream.ndim > 1:
+                whole, reference = _elements(whole, reference)
+            rows = (whole.rows(slice(i, i + 1)) for i in range(len(whole.logits)))
+            batches = [replace(row, upstream=row.upstream.reshape(())) for row in rows]
         if not batches:
             return Examination(Reply(Outcome.PASSED), ())
-        if self.mean_only:
-            batches = [replace(b, upstream=b.upstream.reshape(())) for b in batches]
         self._guard()
         reply = self.session.sequence(batches, self._call_for(probe, "none"))
         if reply.outcome is not Outcome.PASSED:
             return Examination(reply, (self._failure(reply, whole, probe),))
+        self._note_state(reply, whole, probe)
         try:
             arrays = {
                 name: np.concatenate([np.atleast_1d(reply.arrays[f"{i}/{name}"]) for i in range(len(batches))])
                 for name in ("loss", "gradient")
                 if f"0/{name}" in reply.arrays
             }
+            if self.mean_only:
+                arrays["loss"] = arrays["loss"].reshape(whole.upstream.shape)
         except (KeyError, ValueError) as error:
             return Examination(reply, (Problem("call", "form", f"shapes differ between calls: {error}", whole, probe),))
         return self._judged(whole, probe, reply, arrays, "none", reference)
@@ -165,28 +185,33 @@ class Examiner:
         """Call the candidate and judge nothing: for inputs on which conventions differ."""
         probe = Probe(reduction=reduction)
         name = reduction or ("mean" if self.mean_only else "none")
-        reply = self._call(batch if name == "none" else _with_scalar(batch), self._call_for(probe, name))
+        sent = batch if name == "none" else _with_scalar(batch)
+        reply = self._call(sent, self._call_for(probe, name))
+        if reply.outcome is Outcome.PASSED:  # what the very first call does to the process is not seen again
+            self._inspect(reply, sent, probe)
         problems = () if reply.outcome is Outcome.PASSED else (self._failure(reply, batch, probe),)
         return Examination(reply, problems, loss=reply.arrays.get("loss"), gradient=reply.arrays.get("gradient"))
 
     def _rowwise(self, batch: Batch) -> bool:
         """Whether the mean over one row is that row's loss: not where weights or ignored rows enter the denominator."""
-        return not batch.options and batch.target.ndim <= 2 and batch.upstream.ndim == 1
+        return not batch.options
 
     def _call_for(self, probe: Probe, reduction: str) -> Call:
         options = {"reduction": reduction} if self.claims.reduction else {}
-        return Call(options, probe.gradient and self.differentiates, probe.backwards, probe.layout)
+        return Call(options, probe.gradient and self.differentiates, probe.backwards, probe.layout, probe.together)
 
     def _guard(self) -> None:
         if self.session.deaths >= self.MOST_DEATHS:
-            raise Gone
+            raise Gone(self.session.deaths, self.session.last_death)
 
     def _call(self, batch: Batch, call: Call) -> Reply:
         self._guard()
         reply = self.session.call(batch, call)
         if reply.no_gradient:
             plain = self.session.call(batch, replace(call, gradient=False))
-            return plain if plain.outcome is not Outcome.PASSED else replace(plain, detail=reply.detail, no_gradient=True)
+            return (
+                plain if plain.outcome is not Outcome.PASSED else replace(plain, detail=reply.detail, no_gradient=True)
+            )
         return reply
 
     def _failure(self, reply: Reply, batch: Batch, probe: Probe) -> Problem:
@@ -199,9 +224,16 @@ class Examiner:
         expected |= {name: value for name, value in sent.options.items() if isinstance(value, np.ndarray)}
         for name, before in expected.items():
             after = reply.arrays.get(f"after/{name}")
-            if after is None or after.shape != before.shape or after.tobytes() != np.ascontiguousarray(before).tobytes():
+            if (
+                after is None
+                or after.shape != before.shape
+                or after.tobytes() != np.ascontiguousarray(before).tobytes()
+            ):
                 detail = f"{name} was changed by the call"
                 self.altered_inputs.setdefault(sent.dtype, Problem("call", "altered", detail, sent, probe))
+        self._note_state(reply, sent, probe)
+
+    def _note_state(self, reply: Reply, sent: Batch, probe: Probe) -> None:
         for name in reply.altered:
             # A first call may import and compile, which touches these without altering any value.
             if name in ("warnings filters", "random state", "numpy random state") and self.session.calls <= 3:
@@ -266,7 +298,8 @@ class Examiner:
             kind = "inaccurate"
         where = "" if not index else f"row {index[0]}" + (f", class {index[1]}" if len(index) > 1 else "") + ": "
         count = f" ({int(bad.sum())} of {bad.size} values)" if bad.size > 1 else ""
-        detail = f"{where}got {found:.9g}, want {hi:.9g}{count}"
+        digits = 17 if got.dtype == np.float64 else 9
+        detail = f"{where}got {found:.{digits}g}, want {hi:.{digits}g}{count}"
         row = int(index[0]) if index else None
         column = int(index[1]) if len(index) > 1 else None
         return Problem(what, kind, detail, batch, probe, row, column, found, hi)
@@ -290,6 +323,31 @@ def _with_scalar(batch: Batch) -> Batch:
     """The batch with its first upstream element as the only one, for a reduced output."""
     first = batch.upstream.reshape(-1)[:1] if batch.upstream.size else np.ones(1, batch.upstream.dtype)
     return replace(batch, upstream=first.reshape(()))
+
+
+def _elements(batch: Batch, reference: Reference | None) -> tuple[Batch, Reference | None]:
+    """A batch [N, K] of an element-wise loss as one of single elements, [N·K, 1], up to `MOST_ELEMENTS` of them.
+
+    Its truth, where it is known, is rearranged likewise.
+    """
+
+    def column(array: Array) -> Array:
+        return np.ascontiguousarray(array.reshape(-1, 1)[:MOST_ELEMENTS])
+
+    alone = replace(batch, logits=column(batch.logits), target=column(batch.target), upstream=column(batch.upstream))
+    return alone, None if reference is None else rearranged(reference, alone, column)
+
+
+def rearranged(reference: Reference, batch: Batch, pick: Callable[[Array], Array]) -> Reference:
+    """The truth of a batch whose rows (or elements) `pick` takes from those of a solved one."""
+    return replace(
+        reference,
+        problem=loss_named(batch.loss).problem(batch.logits, batch.target, batch.upstream, batch.options),
+        loss_hi=pick(reference.loss_hi),
+        loss_lo=pick(reference.loss_lo),
+        grad_hi=pick(reference.grad_hi),
+        grad_lo=pick(reference.grad_lo),
+    )
 
 
 def stack(batches: Sequence[Batch]) -> Batch:

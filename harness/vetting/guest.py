@@ -6,30 +6,33 @@ by the parent as the candidate's own word.
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import importlib.util
 import inspect
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from harness.batch import Batch
 from harness.declaration import OPTIONS
 from harness.grades import Outcome
 from harness.messages import batch_from, describe_exception
 from harness.vetting.drivers import Call, Driver, Given, NoGradient, NumpyDriver, WrongShape, driver_for
-from harness.vetting.state import VALUES, changed, snapshot
+from harness.vetting.replies import REPLY_LIMIT
+from harness.vetting.state import VALUES, Restorer, changed, snapshot
 from harness.wire import Channel, Message, WireClosed, WireError
-from harness.worker_main import die_with
 
-__all__ = ["main"]
-
-_SEQUENCE = "{}/{}"
+__all__ = ["Guest", "main", "signature_of"]
 
 
 class Guest:
@@ -39,7 +42,8 @@ class Guest:
         self.framework, self.threads = framework, threads
         self.driver: Driver | None = None
         self.candidate: Callable[..., Any] | None = None
-        self.is_module = False
+        self.is_class = False
+        self.restorer = Restorer()
 
     def answer(self, request: Message) -> Message:
         """The reply to a request: whatever goes wrong is a reply, too."""
@@ -51,32 +55,45 @@ class Guest:
         except WrongShape as error:
             return _failure(Outcome.WRONG_SHAPE, str(error))
         except BaseException as error:  # SystemExit too: the candidate ends the process only by force
+            if self.is_foreign(error):
+                raise
             return _failure(Outcome.RAISED, describe_exception(error))
 
-    def start(self, _: Message) -> Message:
+    def is_foreign(self, error: BaseException) -> bool:
+        """Whether an exception is not the candidate's doing, and not to be answered."""
+        return False
+
+    def start(self, request: Message) -> Message:
         """Import the framework."""
-        self.driver = driver_for(self.framework, self.threads)
+        importlib.import_module("numpy.testing")  # so that it is seen when the candidate's file patches it
+        self.driver = driver_for(self.framework, self.threads, request.body.get("device", "cpu"))
+        self.restorer = Restorer()
         return Message({"framework": self.framework, "flushed": sorted(self.driver.bridge.flushed)})
 
     def load(self, request: Message) -> Message:
         """Import the candidate's file and say what the candidate claims."""
         body = request.body
         before = snapshot()
-        module = _import_file(Path(body["path"]))
+        module = _import(body["path"], body["folder"], body["module"])
         altered = [name for name in changed(before, snapshot()) if name in VALUES]
-        if not hasattr(module, body["name"]):
-            return _failure("no_such_name", ", ".join(sorted(n for n in vars(module) if not n.startswith("_"))[:20]))
-        found = getattr(module, body["name"])
+        self.restorer = Restorer()  # what importing a file does to filters and the like is its own affair
+        found = getattr(module, body["name"], None)
+        if found is None:
+            has = ", ".join(sorted(name for name in vars(module) if not name.startswith("_"))[:20])
+            return Message({"absent": f"has no {body['name']}; it has {has or 'nothing'}"})
         if not callable(found):
-            return _failure("not_callable", type(found).__name__)
-        self.is_module = inspect.isclass(found)
-        self.candidate = found
-        if body.get("gradient"):
-            if not callable(getattr(module, body["gradient"], None)):
-                return _failure("no_such_name", f"{body['gradient']} (named by --gradient)")
-            if isinstance(self.driver, NumpyDriver):
-                self.driver.gradient = getattr(module, body["gradient"])
-        return Message({**_signature(found, self.is_module), "altered": altered})
+            return Message({"absent": f"{body['name']} is a {type(found).__name__}, not a function or nn.Module class"})
+        gradient = getattr(module, body["gradient"], None) if body["gradient"] else None
+        if body["gradient"] and not callable(gradient):
+            return Message({"absent": f"has no function {body['gradient']}, which --gradient names"})
+        self.take(found, gradient)
+        return Message({**signature_of(found, self.is_class), "altered": altered})
+
+    def take(self, candidate: Callable[..., Any], gradient: Callable[..., Any] | None) -> None:
+        """Serve this candidate from now on; a gradient function of its own is NumPy's affair alone."""
+        self.candidate, self.is_class = candidate, inspect.isclass(candidate)
+        if isinstance(self.driver, NumpyDriver):
+            self.driver.gradient = gradient
 
     def call(self, request: Message) -> Message:
         """Call the candidate once on fresh inputs."""
@@ -84,66 +101,100 @@ class Guest:
         call = _call_of(request)
         with driver.context():
             given = driver.give(batch_from(request), call)
-            return self._called(driver, given, call)
+            candidate = self._prepared(given)
+            before = self._settled()
+            seconds, arrays = self._called(driver, candidate, given, call)
+            altered = changed(before, snapshot())
+            arrays |= {"after/logits": driver.read(given.logits), "after/upstream": driver.read(given.upstream)}
+            arrays["after/target"] = driver.read(given.target)
+            arrays |= {f"after/{name}": driver.read(value) for name, value in given.options.items() if _is_array(value)}
+        return Message({"seconds": seconds, "altered": altered, "resident": _resident()}, arrays)
 
     def sequence(self, request: Message) -> Message:
         """Call the candidate on several batches of one shape, one after the other, in the same memory."""
         driver = self._ready()
         call = _call_of(request)
         arrays: dict[str, Any] = {}
-        seconds = []
+        seconds = 0.0
+        batches = _batches_of(request)
+        if call.together:
+            return self._together(driver, batches, call)
         with driver.context():
-            given: Given | None = None
-            for turn, batch in enumerate(_batches_of(request)):
-                if given is None:
-                    given = driver.give(batch, call)
-                else:
+            given = driver.give(batches[0], call)
+            candidate = self._prepared(given)  # one instance for all, which may keep something from call to call
+            before = self._settled()
+            for turn, batch in enumerate(batches):
+                if turn:
                     driver.refresh(given, batch)
-                reply = self._called(driver, given, call, inspect_state=False)
-                arrays |= {_SEQUENCE.format(turn, name): array for name, array in reply.arrays.items()}
-                seconds.append(reply.body["seconds"])
-        return Message({"seconds": sum(seconds), "resident": _resident()}, arrays)
+                each, found = self._called(driver, candidate, given, call)
+                arrays |= {f"{turn}/{name}": array for name, array in found.items()}
+                seconds += each
+            altered = changed(before, snapshot())
+        return Message({"seconds": seconds, "altered": altered, "resident": _resident()}, arrays)
 
-    def _called(self, driver: Driver, given: Given, call: Call, inspect_state: bool = True) -> Message:
-        candidate = self._prepared(given)
-        arguments = Given(given.logits, given.target, given.upstream, {} if self.is_module else given.options)
-        before = snapshot() if inspect_state else {}
+    def _together(self, driver: Driver, batches: list[Batch], call: Call) -> Message:
+        """Call the candidate on all batches before the first result is differentiated."""
+        arrays: dict[str, Any] = {}
+        pulls = []
+        with driver.context():
+            all_given = [driver.give(batch, call) for batch in batches]
+            candidate = self._prepared(all_given[0])
+            before = self._settled()
+            start = time.perf_counter()
+            for given in all_given:
+                options = {} if self.is_class else given.options
+                pulls.append(driver.begin(candidate, Given(given.logits, given.target, given.upstream, options), call))
+            for turn, (loss, pull) in enumerate(pulls):
+                arrays[f"{turn}/loss"] = driver.read(loss)
+                for each, gradient in enumerate(pull()):
+                    arrays[f"{turn}/gradient{each or ''}"] = driver.read(gradient)
+            seconds = time.perf_counter() - start
+            altered = changed(before, snapshot())
+        return Message({"seconds": seconds, "altered": altered, "resident": _resident()}, arrays)
+
+    def _settled(self) -> dict[str, Any]:
+        """The state before a call, with what earlier calls did undone, so that each call's doing shows."""
+        self.restorer.restore()
+        return snapshot()
+
+    def _called(
+        self, driver: Driver, candidate: Callable[..., Any], given: Given, call: Call
+    ) -> tuple[float, dict[str, Any]]:
+        """The seconds that one call took, and the arrays that came out of it."""
+        arguments = Given(given.logits, given.target, given.upstream, {} if self.is_class else given.options)
         start = time.perf_counter()
         loss, gradients = driver.run(candidate, arguments, call)
         seconds = time.perf_counter() - start
-        altered = changed(before, snapshot()) if inspect_state else []
         arrays = {"loss": driver.read(loss)}
         arrays |= {f"gradient{turn or ''}": driver.read(gradient) for turn, gradient in enumerate(gradients)}
-        if inspect_state:
-            arrays |= {"after/logits": driver.read(given.logits), "after/upstream": driver.read(given.upstream)}
-            arrays["after/target"] = driver.read(given.target)
-            arrays |= {
-                f"after/{name}": driver.read(value) for name, value in given.options.items() if _is_array(value)
-            }
-        return Message({"seconds": seconds, "altered": altered, "resident": _resident()}, arrays)
+        return seconds, arrays
 
     def _prepared(self, given: Given) -> Callable[..., Any]:
         """The function to call; an ``nn.Module`` class gets the options at construction."""
         assert self.candidate is not None
-        return self.candidate(**given.options) if self.is_module else self.candidate
+        return self.candidate(**given.options) if self.is_class else self.candidate
 
     def _ready(self) -> Driver:
         assert self.driver is not None
         return self.driver
 
 
-def _signature(found: Callable[..., Any], is_module: bool) -> dict[str, Any]:
-    """What the signature claims, and what keeps it from being called."""
-    parameters = list(inspect.signature(found).parameters.values())
-    given = parameters if is_module else parameters[2:]
+def signature_of(found: Callable[..., Any], is_class: bool) -> dict[str, Any]:
+    """What the signature claims, and what keeps it from being called; one that cannot be read claims nothing."""
+    try:
+        parameters = list(inspect.signature(found).parameters.values())
+    except (TypeError, ValueError):  # a function written in C
+        return {"options": [], "needs": [], "takes_two": True}
+    given = parameters if is_class else parameters[2:]
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     needs = [
-        p.name for p in given if p.default is p.empty and p.kind not in variadic and (is_module or p.name not in OPTIONS)
+        p.name for p in given if p.default is p.empty and p.kind not in variadic and (is_class or p.name not in OPTIONS)
     ]
-    takes_two = is_module or len([p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]) >= 2
+    takes_two = is_class or len([p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]) >= 2
     takes_two |= any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return {
-        "options": [p.name for p in given if p.name in OPTIONS and p.kind is not p.POSITIONAL_ONLY],
+        "options": [p.name for p in given if p.name in OPTIONS and p.kind in named],
         "needs": needs,
         "takes_two": takes_two,
     }
@@ -156,6 +207,7 @@ def _call_of(request: Message) -> Call:
         gradient=body["call"]["gradient"],
         backwards=body["call"]["backwards"],
         layout=body["call"]["layout"],
+        together=body["call"]["together"],
     )
 
 
@@ -168,17 +220,20 @@ def _batches_of(request: Message) -> list[Batch]:
     return [batch_from(Message(body, arrays)) for body, arrays in zip(parts, prefixed, strict=True)]
 
 
-def _import_file(path: Path) -> Any:
-    """The candidate's module, under its own name, its folder importable, as if it were run where it lies."""
-    sys.path.insert(0, str(path.parent))
-    name = path.stem if path.stem not in sys.modules else f"{path.stem}_"
+def _import(path: str, folder: str, module: str) -> Any:
+    """The candidate's module, its folder importable, as if it were run where it lies."""
+    sys.path.insert(0, folder)
+    if module:
+        return importlib.import_module(module)
+    stem = Path(path).stem
+    name = stem if stem not in sys.modules else f"{stem}_"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path.name} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+        raise ImportError(f"{Path(path).name} is not a Python file")
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[name] = made
+    spec.loader.exec_module(made)
+    return made
 
 
 def _is_array(value: Any) -> bool:
@@ -186,13 +241,40 @@ def _is_array(value: Any) -> bool:
 
 
 def _resident() -> int:
-    import psutil
-
     return int(psutil.Process().memory_info().rss)
 
 
 def _failure(kind: str, detail: str) -> Message:
     return Message({"failure": str(kind), "detail": detail})
+
+
+def _keep_house() -> None:
+    """Where the system lets us: adopt what the candidate orphans, and be the first to go when memory runs out.
+
+    Adopted orphans stay in sight of the parent, which ends them with this process.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _die_with(lifeline: int) -> None:
+    """Exit when the parent does, whatever this process is doing, and take along what the candidate has started."""
+
+    def wait() -> None:
+        with suppress(OSError):
+            os.read(lifeline, 1)
+        with suppress(psutil.Error):
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    process.kill()
+        os._exit(0)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
 
 
 def main(arguments: list[str]) -> None:
@@ -202,8 +284,9 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for fd in (requests, replies, lifeline):
         os.set_inheritable(fd, False)
-    die_with(lifeline)
-    channel = Channel(requests, replies)
+    _keep_house()
+    _die_with(lifeline)
+    channel = Channel(requests, replies, limit=REPLY_LIMIT)
     guest = Guest(framework, int(threads))
     serving = os.getpid()
     while True:
@@ -214,13 +297,14 @@ def main(arguments: list[str]) -> None:
         reply = guest.answer(request)
         if os.getpid() != serving:  # a fork that the candidate let return
             os._exit(0)
-        reply = Message({**reply.body, "id": request.body["id"]}, reply.arrays)
+        number = {"id": request.body["id"]}
         try:
-            channel.send(reply)
+            channel.send(Message({**reply.body, **number}, reply.arrays))
         except WireClosed:
             os._exit(0)
-        except WireError as error:
-            channel.send(_failure(Outcome.RAISED, describe_exception(error)))
+        except WireError as error:  # too large: nothing has been written yet
+            channel.send(Message({**_failure(Outcome.RAISED, describe_exception(error)).body, **number}))
+        del request, reply
 
 
 if __name__ == "__main__":

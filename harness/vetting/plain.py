@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -12,24 +13,34 @@ from typing import Any
 import numpy as np
 
 from harness.batch import Batch
-from harness.messages import one_line
 from harness.process import THREAD_VARIABLES
 from harness.vetting.examiner import Examiner
+from harness.vetting.replies import inert
+from harness.vetting.watch import Watch, new_mark
 
 __all__ = ["run_plainly"]
 
-TIMEOUT = 120.0
+TIMEOUT = 60.0
+"""Seconds for a framework to be imported, on top of those for a call."""
+_TAIL = 4096
+_LARGEST = 1 << 20
 
+_LOAD_FILE = """
+spec = importlib.util.spec_from_file_location({stem!r}, {path!r})
+module = importlib.util.module_from_spec(spec)
+sys.modules[{stem!r}] = module
+spec.loader.exec_module(module)
+"""
+_LOAD_MODULE = """
+module = importlib.import_module({module!r})
+"""
 _SCRIPT = """
-import importlib.util, sys
+import importlib, importlib.util, sys
 import numpy as np
 folder, name, framework, reduction = {arguments!r}
 data = np.load("inputs.npz")
-spec = importlib.util.spec_from_file_location({stem!r}, {path!r})
-module = importlib.util.module_from_spec(spec)
 sys.path.insert(0, folder)
-sys.modules[{stem!r}] = module
-spec.loader.exec_module(module)
+{load}
 candidate = getattr(module, name)
 options = {{"reduction": reduction}} if reduction else {{}}
 logits, target, dtype = data["logits"], data["target"], str(data["dtype"])
@@ -57,31 +68,58 @@ def run_plainly(examiner: Examiner, batch: Batch) -> tuple[np.ndarray[Any, Any] 
     source = examiner.session.source
     reduction = "none" if examiner.claims.reduction else ""
     target = batch.target if batch.target.ndim == 1 else batch.target.astype(np.float64)
+    load = _LOAD_MODULE if source.module else _LOAD_FILE
     script = _SCRIPT.format(
-        arguments=(str(source.path.parent), source.name, source.framework, reduction),
-        stem=source.path.stem,
-        path=str(source.path),
+        arguments=(str(source.import_folder), source.name, source.framework, reduction),
+        load=load.format(stem=source.path.stem, path=str(source.path), module=source.module),
     )
-    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.savez(folder / "inputs.npz", logits=batch.logits.astype(np.float64), target=target, dtype=batch.dtype)
         (folder / "train.py").write_text(script)
-        try:
-            done = subprocess.run(
-                [sys.executable, "train.py"],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                timeout=TIMEOUT,
-            )
-        except subprocess.TimeoutExpired:
-            return None, f"it did not end within {TIMEOUT:g} s"
-        try:
-            loss: np.ndarray[Any, Any] = np.load(folder / "loss.npy", allow_pickle=False)
-        except (OSError, ValueError):
-            last = done.stderr.decode(errors="replace").strip().splitlines()
-            return None, one_line(last[-1] if last else f"exit status {done.returncode}")
-    return loss, ""
+        detail = _run(folder, examiner.session.timeout + TIMEOUT)
+        if detail:
+            return None, detail
+        loss = _read(folder / "loss.npy")
+    return (None, "it ends without a loss") if loss is None else (loss, "")
+
+
+def _read(path: Path) -> np.ndarray[Any, Any] | None:
+    """An array from a file that need not be what it should be; None where it is not."""
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:  # reading a pipe would not end
+            return None
+        loss = np.load(path, allow_pickle=False)
+    except Exception:  # whatever NumPy makes of a header that lies
+        return None
+    return loss if isinstance(loss, np.ndarray) else None
+
+
+def _run(folder: Path, timeout: float) -> str:
+    """Run the script in its folder, watched; one line on what went wrong, or ``""``."""
+    mark = new_mark()
+    with (folder / "errors.txt").open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "train.py"],
+            cwd=folder,
+            env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"), **mark},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+    watch = Watch(process.pid, mark)
+    try:
+        status = process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return f"it did not end within {timeout:g} s"
+    finally:
+        watch.end(process.kill)
+        process.wait()
+    if watch.verdict or status == 0:
+        return watch.verdict
+    with (folder / "errors.txt").open("rb") as errors:  # as long as it pleased the candidate to make it
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - _TAIL))
+        last = errors.read().decode(errors="replace").strip().splitlines()
+    return inert(last[-1] if last else f"exit status {status}")

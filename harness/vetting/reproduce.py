@@ -66,14 +66,9 @@ def _code(source: Source, problem: Problem, claims: tuple[str, ...]) -> str:
     batch = problem.batch
     if batch.logits.size > LONGEST:
         return f"# {batch.family}: {batch.logits.shape} logits are too many to paste; draw them again with the seed."
-    lines = [
-        "import importlib.util",
-        *_IMPORTS[source.framework],
-        f"spec = importlib.util.spec_from_file_location({source.path.stem!r}, {source.path.name!r})  # path to your file",
-        "module = importlib.util.module_from_spec(spec)",
-        "spec.loader.exec_module(module)",
-        "inf, nan = float('inf'), float('nan')",
-    ]
+    lines = [*_IMPORTS[source.framework], *_load(source), "inf, nan = float('inf'), float('nan')"]
+    if source.framework == "numpy" and batch.dtype == "bfloat16":
+        lines.insert(0, "import ml_dtypes")
     numbers = {"logits": batch.logits, "target": batch.target, "upstream": batch.upstream}
     numbers |= {name: value for name, value in batch.options.items() if isinstance(value, np.ndarray)}
     lines += [f"{name} = {_array(source.framework, array, batch)}" for name, array in numbers.items()]
@@ -83,6 +78,23 @@ def _code(source: Source, problem: Problem, claims: tuple[str, ...]) -> str:
     lines += _call(source, ", ".join(options), problem)
     lines.append(f"# want: {_decimal(problem.want)}   got: {_decimal(problem.got)}   ({problem.detail})")
     return "\n".join(lines) + "\n"
+
+
+def _load(source: Source) -> list[str]:
+    """The lines that make the candidate, and the gradient function where it has one, known by their names."""
+    names = [name for name in (source.name, source.gradient) if name]
+    if not source.importable:
+        return [f"{name} = ...  # your function, which has no module to be imported from" for name in names]
+    if source.module:
+        return [f"from {source.module} import {', '.join(names)}"]
+    return [
+        "import importlib.util, sys",
+        f"path = {source.path.name!r}  # to your file",
+        f"spec = importlib.util.spec_from_file_location({source.path.stem!r}, path)",
+        f"module = sys.modules[{source.path.stem!r}] = importlib.util.module_from_spec(spec)",
+        "spec.loader.exec_module(module)",
+        f"{', '.join(names)} = {', '.join(f'module.{name}' for name in names)}",
+    ]
 
 
 _IMPORTS = {
@@ -104,7 +116,7 @@ def _array(framework: str, array: Array, batch: Batch) -> str:
 
 def _call(source: Source, options: str, problem: Problem) -> list[str]:
     """The lines that call the candidate and print its loss and, where that is the matter, its gradient."""
-    name = f"module.{source.name}"
+    name = source.name
     separator = ", " if options else ""
     view = {"transposed": ".T.contiguous().T", "strided": ".repeat_interleave(2, -1)[..., ::2]"}
     if source.framework == "torch":
@@ -119,9 +131,14 @@ def _call(source: Source, options: str, problem: Problem) -> list[str]:
     if source.framework == "jax" and problem.what == "gradient":
         return [
             f"loss, pull = jax.vjp(lambda z: {name}(z, target{separator}{options}), logits)",
-            "print(loss, pull(upstream.astype(loss.dtype) if loss.ndim else upstream.ravel()[0].astype(loss.dtype))[0])",
+            "upstream = upstream if loss.ndim else upstream.ravel()[0]",
+            "print(loss, pull(upstream.astype(loss.dtype))[0])",
         ]
-    return [f"print({name}(logits, target{separator}{options}))"]
+    lines = [f"loss = {name}(logits, target{separator}{options})", "print(loss)"]
+    if source.framework == "numpy" and problem.what == "gradient" and source.gradient:
+        lines.append("upstream = upstream if np.ndim(loss) else upstream.ravel()[0]")
+        lines.append(f"print({source.gradient}(logits, target, upstream{separator}{options}))")
+    return lines
 
 
 def _decimal(value: float | None) -> str:

@@ -6,75 +6,28 @@ comes back as a `Reply`; nothing is unpickled, and nothing that the candidate do
 
 from __future__ import annotations
 
-import itertools
-import threading
+import secrets
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, Self
 
-import numpy as np
-import psutil
-
 from harness.batch import Batch
+from harness.bridges import unavailable
 from harness.grades import Outcome
 from harness.messages import batch_message
 from harness.process import Child, child_environment
 from harness.vetting.drivers import Call
+from harness.vetting.replies import REPLY_LIMIT, Claims, Reply, failure_of, inert, read_claims, read_reply, words
 from harness.vetting.source import CannotJudge, Source
+from harness.vetting.watch import Watch, new_mark
 from harness.wire import Message, WireClosed, WireError, WireTimeout
 
-__all__ = ["Claims", "Reply", "Session"]
-
-Array = np.ndarray[Any, Any]
+__all__ = ["Claims", "Rejected", "Reply", "Session"]
 
 START_TIMEOUT = 120.0
-MEMORY_LIMIT = 6 << 30
-"""Bytes that the candidate's processes may hold together: many times what the largest input needs."""
-_WATCH_EVERY = 0.05
-
-
-@dataclass(frozen=True, eq=False)
-class Reply:
-    """What became of one call.
-
-    Parameters
-    ----------
-    outcome : Outcome
-        `PASSED` where arrays came back; else `RAISED`, `CRASHED`, `TIMED_OUT` or `WRONG_SHAPE`.
-    arrays : mapping of str to array
-        ``loss``, ``gradient`` (``gradient1``, … for further ones) and ``after/…``, the inputs as they were afterwards.
-    detail : str
-        One line on what went wrong.
-    altered : tuple of str
-        Names of the process state that the call changed.
-    no_gradient : bool
-        Whether the call failed only because its result cannot be differentiated.
-    resident : int
-        Memory of the process after the call, in bytes.
-    """
-
-    outcome: Outcome
-    arrays: Mapping[str, Array] = field(default_factory=dict)
-    detail: str = ""
-    altered: tuple[str, ...] = ()
-    no_gradient: bool = False
-    resident: int = 0
-
-
-@dataclass(frozen=True)
-class Claims:
-    """What a candidate's signature claims, what its import did to the process, and what its framework flushes to zero."""
-
-    options: tuple[str, ...]
-    altered: tuple[str, ...] = ()
-    flushed: frozenset[str] = frozenset()
-
-    @property
-    def reduction(self) -> bool:
-        """Whether it takes ``reduction``."""
-        return "reduction" in self.options
+"""Seconds that a framework may take to be imported: not the candidate's doing."""
+IMPORT_TIMEOUT = 20.0
+"""Seconds that importing the candidate's file may always take, however short a call must be."""
 
 
 class Rejected(Exception):
@@ -98,15 +51,29 @@ class Session:
         Seconds that one call may take.
     threads : int
         Threads that the framework may use.
+    device : str
+        ``"cpu"`` or ``"cuda"``.
     """
 
-    def __init__(self, source: Source, *, gradient: str | None = None, timeout: float = 20.0, threads: int = 1) -> None:
-        self.source, self.gradient, self.timeout, self.threads = source, gradient, timeout, threads
+    isolated = True
+    """Whether the candidate runs in a process of its own."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        gradient: str | None = None,
+        timeout: float = 20.0,
+        threads: int = 1,
+        device: str = "cpu",
+    ) -> None:
+        self.source, self.gradient, self.timeout = source, gradient, timeout
+        self.threads, self.device = threads, device
         self.calls = 0
         self.deaths = 0
+        self.last_death = Reply(Outcome.PASSED)
         self._child: Child | None = None
-        self._ids = itertools.count(int(time.time_ns()))
-        self._watch: _Watch | None = None
+        self._watch: Watch | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -115,12 +82,11 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """End the process."""
-        if self._watch is not None:
-            self._watch.stop()
-        if self._child is not None:
-            self._child.end()
+        """End the process, and whatever it has started."""
+        child, watch = self._child, self._watch
         self._child = self._watch = None
+        if child is not None and watch is not None:
+            watch.end(child.end)
 
     def open(self) -> Claims:
         """Start the process, import the candidate, and read its claims.
@@ -133,76 +99,94 @@ class Session:
             Where the import crashes, hangs or raises.
         """
         self.close()
-        self._child = Child(
-            "harness.vetting.guest", [self.source.framework, str(self.threads)], child_environment(self.threads)
-        )
-        self._watch = _Watch(self._child.pid)
-        started = self._exchange(Message({"op": "start"}), START_TIMEOUT)
+        reason = unavailable(self.source.framework)
+        if reason:
+            raise CannotJudge(reason)
+        self._start()
+        started = self._exchange(Message({"op": "start", "device": self.device}), START_TIMEOUT)
         if isinstance(started, Reply):
-            raise CannotJudge(f"the {self.source.framework} framework does not start: {started.detail}")
-        body = {"op": "load", "path": str(self.source.path), "name": self.source.name, "gradient": self.gradient}
-        loaded = self._exchange(Message(body), max(self.timeout, 60.0))
+            told = started.detail.removeprefix("NoDevice: ")
+            raise CannotJudge(told if told != started.detail else f"{self.source.framework} does not start: {told}")
+        source = self.source
+        body = {
+            "op": "load",
+            "path": str(source.path),
+            "folder": str(source.import_folder),
+            "module": source.module,
+            "name": source.name,
+            "gradient": self.gradient,
+        }
+        loaded = self._exchange(Message(body), max(3 * self.timeout, IMPORT_TIMEOUT))
         if isinstance(loaded, Reply):
-            return self._refuse(loaded)
-        needs, options = loaded.body.get("needs", []), loaded.body.get("options", [])
-        if not loaded.body.get("takes_two"):
-            raise CannotJudge(f"{self.source.label} does not take logits and target as its first two arguments")
-        if needs:
-            raise CannotJudge(f"{self.source.label} needs arguments that the contract does not give: {', '.join(needs)}")
-        flushed = frozenset(map(str, started.body.get("flushed", [])))
-        return Claims(tuple(map(str, options)), tuple(map(str, loaded.body.get("altered", []))), flushed)
+            raise self._refusal(loaded)
+        return self._claims(loaded, started.body.get("flushed"))
 
-    def _refuse(self, reply: Reply) -> Claims:
-        kind, _, detail = reply.detail.partition("\0")
-        if kind == "no_such_name":
-            raise CannotJudge(f"{self.source.path.name} has no {self.source.name}; it has {detail or 'nothing'}")
-        if kind == "not_callable":
-            raise CannotJudge(f"{self.source.label} is a {detail}, not a function or nn.Module class")
-        missing = reply.outcome is Outcome.RAISED and reply.detail.startswith(("ModuleNotFoundError", "ImportError"))
-        if missing:
-            raise CannotJudge(f"{self.source.path.name} cannot be imported: {reply.detail}")
-        raise Rejected(reply.outcome, f"importing {self.source.path.name}: {reply.detail}")
+    def _start(self) -> None:
+        mark = new_mark()
+        arguments = [self.source.framework, str(self.threads)]
+        environment = child_environment(self.threads) | mark
+        self._child = Child("harness.vetting.guest", arguments, environment, limit=REPLY_LIMIT)
+        self._watch = Watch(self._child.pid, mark)
+
+    def _refusal(self, reply: Reply) -> Rejected | CannotJudge:
+        """Why there is no candidate after its file was to be imported."""
+        if reply.outcome is Outcome.RAISED and reply.detail.startswith(("ModuleNotFoundError", "ImportError")):
+            return CannotJudge(f"{self.source.path.name} cannot be imported: {reply.detail}")
+        return Rejected(reply.outcome, f"importing {self.source.path.name}: {reply.detail}")
+
+    def _claims(self, loaded: Message, flushed: object) -> Claims:
+        label, path, absent = self.source.label, self.source.path.name, loaded.body.get("absent")
+        if absent is not None:
+            raise CannotJudge(f"{path}: {inert(str(absent))}")
+        claims, needs = read_claims(loaded, flushed), words(loaded.body.get("needs"))
+        if claims is None or needs is None:
+            raise Rejected(Outcome.CRASHED, f"importing {path}: it answered in a form that is not the harness's")
+        if loaded.body.get("takes_two") is not True:
+            raise CannotJudge(f"{label} does not take logits and target as its first two arguments")
+        if needs:
+            raise CannotJudge(f"{label} needs arguments that the contract does not give: {', '.join(needs)}")
+        return claims
 
     def call(self, batch: Batch, call: Call) -> Reply:
         """Call the candidate on copies of a batch."""
         self.calls += 1
-        return self._request(batch_message(batch, {"op": "call", "call": _plain(call)}), self.timeout)
+        message = batch_message(batch, {"op": "call", "call": _plain(call)})
+        return self._request(message, self.timeout, call.backwards if call.gradient else 0)
 
     def sequence(self, batches: Sequence[Batch], call: Call) -> Reply:
         """Call the candidate on batches of one shape in turn, in the same memory; arrays are named ``0/loss``, …."""
         self.calls += len(batches)
-        arrays: dict[str, Array] = {}
+        arrays: dict[str, Any] = {}
         parts = []
         for turn, batch in enumerate(batches):
             message = batch_message(batch, {})
             parts.append(dict(message.body))
             arrays |= {f"{turn}/{name}": array for name, array in message.arrays.items()}
         message = Message({"op": "sequence", "call": _plain(call), "parts": parts}, arrays)
-        return self._request(message, self.timeout + 0.25 * len(batches))
+        gradients = call.backwards if call.gradient else 0
+        return self._request(message, self.timeout + 0.25 * len(batches), gradients, len(batches))
 
-    def _request(self, message: Message, timeout: float) -> Reply:
-        if self._child is None:
+    def _request(self, message: Message, timeout: float, gradients: int, calls: int | None = None) -> Reply:
+        if not self._is_open():
             try:
                 self.open()
             except (Rejected, CannotJudge) as error:
-                return Reply(Outcome.CRASHED, detail=f"it could be imported once, but not again: {error}")
+                detail = f"it could be imported once, but not again: {error}"
+                return self._lost(Outcome.CRASHED, detail)
         reply = self._exchange(message, timeout)
         if isinstance(reply, Reply):
             return reply
-        altered = reply.body.get("altered", [])
-        resident = reply.body.get("resident", 0)
-        return Reply(
-            Outcome.PASSED,
-            reply.arrays,
-            altered=tuple(map(str, altered)) if isinstance(altered, list) else ("(unreadable)",),
-            resident=resident if isinstance(resident, int) else 0,
-        )
+        read = read_reply(reply, gradients, calls)
+        return read if read.outcome is Outcome.PASSED else self._lost(read.outcome, read.detail)
+
+    def _is_open(self) -> bool:
+        return self._child is not None
 
     def _exchange(self, message: Message, timeout: float) -> Message | Reply:
         """Send a request and wait for its answer; a process that does not give one is ended."""
         assert self._child is not None
         deadline = time.monotonic() + timeout
-        number = next(self._ids)
+        number = secrets.randbits(60)
         self._child.forget_output()
         try:
             self._child.channel.send(Message({**message.body, "id": number}, message.arrays), deadline)
@@ -210,29 +194,26 @@ class Session:
             if reply.body.get("id") != number:
                 raise WireError("an answer to another request")
         except WireTimeout:
-            return self._lost(Outcome.TIMED_OUT, f"did not return within {timeout:g} s")
+            return self._lost(Outcome.TIMED_OUT, f"did not return within {timeout:.3g} s")
         except WireClosed:
+            obituary = self._child.obituary()
             over = self._watch.verdict if self._watch else ""
-            return self._lost(Outcome.CRASHED, over or f"the process {self._child.obituary()}")
+            return self._lost(Outcome.CRASHED, over or f"the process {obituary}")
         except WireError as error:
             return self._lost(Outcome.CRASHED, f"wrote to the harness's pipe: {error}")
         except BaseException:
             self.close()
             raise
-        failure = reply.body.get("failure")
-        if failure is None:
-            return reply
-        detail = str(reply.body.get("detail", ""))
-        if failure == "no_gradient":
-            return Reply(Outcome.RAISED, detail=detail, no_gradient=True)
-        if failure in ("no_such_name", "not_callable"):
-            return Reply(Outcome.RAISED, detail=f"{failure}\0{detail}")
-        return Reply(Outcome.WRONG_SHAPE if failure == Outcome.WRONG_SHAPE else Outcome.RAISED, detail=detail)
+        return failure_of(reply) or reply
 
     def _lost(self, outcome: Outcome, detail: str) -> Reply:
-        self.deaths += 1
         self.close()
-        return Reply(outcome, detail=detail)
+        return self._count(Reply(outcome, detail=inert(detail)))
+
+    def _count(self, reply: Reply) -> Reply:
+        self.deaths += 1
+        self.last_death = reply
+        return reply
 
 
 def _plain(call: Call) -> dict[str, Any]:
@@ -241,45 +222,5 @@ def _plain(call: Call) -> dict[str, Any]:
         "gradient": call.gradient,
         "backwards": call.backwards,
         "layout": call.layout,
+        "together": call.together,
     }
-
-
-class _Watch:
-    """Watches the memory of a process and its children, and kills them all when they hold too much."""
-
-    def __init__(self, pid: int) -> None:
-        self.verdict = ""
-        self._pid = pid
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Watch no longer."""
-        self._stop.set()
-
-    def _run(self) -> None:
-        family: list[psutil.Process] = []
-        for tick in itertools.count():
-            if self._stop.wait(_WATCH_EVERY):
-                return
-            try:
-                if tick % 10 == 0:  # listing children reads every process of the machine
-                    root = psutil.Process(self._pid)
-                    family = [root, *root.children(recursive=True)]
-                held = sum(_resident(process) for process in family)
-            except psutil.Error:
-                return
-            if held > MEMORY_LIMIT:
-                self.verdict = f"held {held / 2**30:.1f} GiB of memory: the limit is {MEMORY_LIMIT / 2**30:g} GiB"
-                for process in reversed(family):
-                    with suppress(psutil.Error):
-                        process.kill()
-                return
-
-
-def _resident(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0

@@ -24,11 +24,11 @@ TRIES = 80
 SECONDS = 6.0
 
 
-def shrink(examiner: Examiner, problem: Problem) -> Problem:
-    """The problem on the smallest input found; the problem itself where nothing smaller shows it."""
+def shrink(examiner: Examiner, problem: Problem, tries: int = TRIES) -> Problem:
+    """The problem on the smallest input found in so many tries; the problem itself where nothing smaller shows it."""
     if problem.what == "call" and problem.kind in ("crashed", "timed_out", "altered"):
         return problem
-    search = _Search(examiner, problem)
+    search = _Search(examiner, problem, tries)
     for reduce in (_rows, _classes, _digits, _upstream):
         search.descend(reduce)
     return search.best
@@ -37,9 +37,9 @@ def shrink(examiner: Examiner, problem: Problem) -> Problem:
 class _Search:
     """The smallest problem so far, and what is left to spend on a smaller one."""
 
-    def __init__(self, examiner: Examiner, problem: Problem) -> None:
+    def __init__(self, examiner: Examiner, problem: Problem, tries: int) -> None:
         self.examiner, self.best = examiner, problem
-        self.tries = TRIES
+        self.tries = tries
         self.deadline = time.monotonic() + SECONDS
 
     def descend(self, reduce: Callable[[Problem], Iterator[Batch]]) -> None:
@@ -57,7 +57,7 @@ class _Search:
                     break
 
     def _still(self, batch: Batch) -> Problem | None:
-        probe = replace(self.best.probe, in_sequence=False)
+        probe = replace(self.best.probe, in_sequence=False, together=False)
         try:
             seen = self.examiner.examine(batch, probe)
         except (Gone, ValueError):
@@ -101,7 +101,9 @@ def _without(batch: Batch, kept: Array) -> Batch | None:
     if not kept.any():
         return None
     options = {
-        name: value[..., kept] if isinstance(value, np.ndarray) and value.ndim and value.shape[-1] == len(kept) else value
+        name: value[..., kept]
+        if isinstance(value, np.ndarray) and value.ndim and value.shape[-1] == len(kept)
+        else value
         for name, value in batch.options.items()
     }
     target = batch.target
@@ -124,8 +126,12 @@ def _digits(problem: Problem) -> Iterator[Batch]:
     logits = batch.logits.astype(np.float64)
     finite = np.isfinite(logits)
     low = logits[finite].min() if finite.any() else 0.0
-    for candidate in (np.round(logits - low), np.round(logits), logits - low, np.round(logits, 1)):
+    with np.errstate(over="ignore", invalid="ignore"):  # near the format's maximum, or beside infinities
+        shorter = np.round(logits - low), np.round(logits), logits - low, np.round(logits, 1)
+    for candidate in shorter:
         rounded = batch.format.round(np.where(finite, candidate, logits))
+        if not np.array_equal(np.isfinite(rounded.astype(np.float64)), finite):
+            continue  # beyond the format: another problem
         # Shorter by its written length, so that this ends.
         if len(str(rounded.tolist())) < len(str(batch.logits.tolist())):
             yield replace(batch, logits=rounded)
@@ -139,4 +145,3 @@ def _upstream(problem: Problem) -> Iterator[Batch]:
     for value in (1.0, -2.0):
         if not (batch.upstream == value).all() and not (batch.upstream == 1).all():
             yield replace(batch, upstream=np.full_like(batch.upstream, value))
-

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["VALUES", "changed", "snapshot"]
+__all__ = ["VALUES", "Restorer", "changed", "snapshot"]
 
 VALUES = ("denormals", "default dtype", "grad mode", "numpy error state", "patched functions")
 """What alters values elsewhere in the process: it may not change even while the candidate is imported."""
@@ -44,9 +44,12 @@ _WATCHED = (
 
 def snapshot() -> dict[str, Any]:
     """The state of this process, by name."""
+    errors = dict(np.geterr())
+    with np.errstate(all="ignore"):
+        denormals = [_TINY * 0.5 != 0.0, bool(np.float32(1e-38) * np.float32(0.1) != 0)]
     state: dict[str, Any] = {
-        "denormals": [_TINY * 0.5 != 0.0, bool(np.float32(1e-38) * np.float32(0.1) != 0)],
-        "numpy error state": dict(np.geterr()),
+        "denormals": denormals,
+        "numpy error state": errors,
         "numpy random state": _digest(np.random.get_state()),
         "random state": _digest(random.getstate()),
         "warnings filters": _digest([str(entry) for entry in warnings.filters]),
@@ -66,6 +69,31 @@ def snapshot() -> dict[str, Any]:
     return state
 
 
+class Restorer:
+    """Puts state back as it was when this was made, so that each call's own doing shows, and not only the first one's.
+
+    Random generators are not put back but moved on: a call that seeds one afresh would leave it as the last call did.
+    """
+
+    def __init__(self) -> None:
+        self._filters = list(warnings.filters)
+        self._torch = sys.modules.get("torch")
+        if self._torch is not None:
+            self._grad, self._dtype = self._torch.is_grad_enabled(), self._torch.get_default_dtype()
+
+    def restore(self) -> None:
+        """Put back what can be, and move the random generators on."""
+        if list(warnings.filters) != self._filters:
+            warnings.filters[:] = self._filters  # type: ignore[index]
+            getattr(warnings, "_filters_mutated", int)()  # what each module has cached of them is void
+        random.random()
+        np.random.random_sample()
+        if self._torch is not None:
+            self._torch.set_grad_enabled(self._grad)
+            self._torch.set_default_dtype(self._dtype)
+            self._torch.rand(1)
+
+
 def _torch(torch: Any) -> dict[str, Any]:
     probe = torch.tensor([_TINY], dtype=torch.float64)
     return {
@@ -82,13 +110,13 @@ def _torch(torch: Any) -> dict[str, Any]:
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The names of what differs, among those that both snapshots have."""
-    return [name for name in before if name in after and _differs(before[name], after[name])]
+    """The names of what differs or has gone; what is there only afterwards has come with a module that was imported."""
+    return [name for name in before if name not in after or _differs(before[name], after[name])]
 
 
 def _differs(a: Any, b: Any) -> bool:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return any(a[key] != b[key] for key in a if key in b)
+        return any(key not in b or a[key] != b[key] for key in a)
     return bool(a != b)
 
 

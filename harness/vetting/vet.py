@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from harness.batch import Batch
 from harness.differential import truth_executor
@@ -16,12 +17,12 @@ from harness.grades import Grade, Outcome
 from harness.losses import loss_named
 from harness.reference import Reference, reference_of
 from harness.vetting.batches import by_dtype
-from harness.vetting.checks import INSPECTIONS, Deviates, Failed, Inspection, Skipped
+from harness.vetting.checks import INSPECTIONS, Failed, Inspection, Skipped
 from harness.vetting.context import Context
 from harness.vetting.examiner import Examiner, Gone
 from harness.vetting.reproduce import witness_of
 from harness.vetting.session import Claims, Rejected, Session
-from harness.vetting.shrink import shrink
+from harness.vetting.shrink import TRIES, shrink
 from harness.vetting.source import Source, read_source
 from harness.vetting.verdict import CheckResult, Deviation, Verdict
 
@@ -32,6 +33,8 @@ DEFAULT_DTYPES = {
     "torch": ("float32", "bfloat16", "float16", "float64"),
     "jax": ("float32", "bfloat16", "float16", "float64"),
 }
+FEW_TRIES = 12
+"""For shrinking a witness of a check that has one in another dtype already: enough for the row that shows it alone."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,12 @@ class Options:
         Fresh where None.
     timeout : float
         Seconds that one call may take.
+    device : str
+        ``"cpu"`` or ``"cuda"``.
     checks : tuple of str
         Only these; empty for all.
+    shrink : bool
+        Whether to look for the smallest input that shows a failure, which takes seconds for each.
     """
 
     framework: str | None = None
@@ -72,7 +79,9 @@ class Options:
     quick: bool = False
     seed: int | None = None
     timeout: float = 20.0
+    device: str = "cpu"
     checks: tuple[str, ...] = ()
+    shrink: bool = True
 
 
 @dataclass
@@ -89,7 +98,7 @@ class Listener:
         """A check has just failed."""
 
 
-def vet(spec: str, options: Options = Options(), listener: Listener | None = None) -> Verdict:  # noqa: B008 (frozen)
+def vet(spec: str, options: Options = Options(), listener: Listener | None = None) -> Verdict:
     """Vet a candidate given as ``PATH.py:NAME``.
 
     Returns
@@ -114,10 +123,12 @@ class Vetting:
     source: Source
     options: Options
     listener: Listener
+    session: Session | None = None
     results: list[CheckResult] = field(default_factory=list)
     deviations: list[Deviation] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.source = replace(self.source, gradient=self.options.gradient or "")
         self.seed = secrets.randbelow(2**32) if self.options.seed is None else self.options.seed
         self.named = self.options.dtypes
         self.dtypes = self.named or DEFAULT_DTYPES[self.source.framework]
@@ -126,7 +137,10 @@ class Vetting:
         """Everything, in order; the verdict."""
         options = self.options
         with ExitStack() as stack:
-            session = stack.enter_context(Session(self.source, gradient=options.gradient, timeout=options.timeout))
+            session = stack.enter_context(self.session or self._spawned())
+            if not session.isolated:
+                detail = "it is no module's own, so that it ran in the harness's process"
+                self.deviations.append(Deviation("not_isolated", self.dtypes[0], detail))
             try:
                 claims = session.open()
             except Rejected as rejection:
@@ -142,10 +156,15 @@ class Vetting:
             self._inspect(context, dtypes)
         return self._verdict(context.grades, claims)
 
+    def _spawned(self) -> Session:
+        options = self.options
+        return Session(self.source, gradient=options.gradient, timeout=options.timeout, device=options.device)
+
     def _required(self) -> dict[str, Grade]:
         sixteen = {"bfloat16", "float16"}
         default = {d: Grade.STORAGE if d in sixteen else Grade.ABSOLUTE for d in ("float64", "float32", *sixteen)}
-        return default if self.options.grade is None else dict.fromkeys(default, self.options.grade)
+        asked = self.options.grade
+        return {d: g if asked is None or g.meets(asked) else asked for d, g in default.items()}
 
     def _differentiates(self) -> bool:
         return self.source.framework != "numpy" or self.options.gradient is not None
@@ -163,10 +182,13 @@ class Vetting:
         for dtype in self.dtypes:
             batch = context.batch(dtype, "first call", 4, 7)
             try:
-                seen = context.survives(batch)
+                seen = context.examiner.look(batch)  # of whatever form
             except Gone:
                 break
             call = seen.of("call")
+            if call is not None and call.kind in ("crashed", "timed_out"):  # the form will say so, with a witness
+                supported.append(dtype)
+                break
             if call is not None and call.kind in ("raised", "form") and dtype not in self.named:
                 refused[dtype] = (context, call)
                 continue
@@ -184,8 +206,10 @@ class Vetting:
         """Every inspection in every dtype: the form first, the others in an order that the seed decides."""
         wanted = [i for i in INSPECTIONS if not self.options.checks or set(i.checks) & set(self.options.checks)]
         rounds = [(dtype, inspection) for dtype in dtypes for inspection in wanted]
-        context.rng("order").shuffle(rounds)  # type: ignore[arg-type]
-        rounds.sort(key=lambda pair: "output_form" not in pair[1].checks)
+        context.rng("order").shuffle(rounds)
+        # The form decides whether anything else can be asked; what calls do on the side is told once all are made.
+        last = {"inputs_untouched", "process_state"}
+        rounds.sort(key=lambda pair: ("output_form" not in pair[1].checks, not last.isdisjoint(pair[1].checks)))
         self.listener.began(len(rounds))
         for dtype, inspection in rounds:
             if "outside_the_harness" in inspection.checks and dtype != dtypes[0]:
@@ -206,13 +230,17 @@ class Vetting:
                     skipped[finding.check] = finding.reason
                 elif Deviation(finding.name, dtype, finding.detail) not in self.deviations:
                     self.deviations.append(Deviation(finding.name, dtype, finding.detail))
-        except Gone:
+        except Gone as gone:
             skipped = dict.fromkeys(inspection.checks, "the candidate's process has died or hung too often")
+            name = "time_limit" if gone.hung else "crash"
+            failures.setdefault(name, Failed(name, str(gone)))
         for name in dict.fromkeys((*inspection.checks, *failures)):
             if name in failures:
                 self.results.append(self._failed(context, dtype, failures[name]))
             elif name in skipped:
                 self.results.append(CheckResult(name, dtype, "skipped", skipped[name]))
+            elif failures.keys() & {"crash", "time_limit"}:
+                self.results.append(CheckResult(name, dtype, "skipped", "not decided: a call came to nothing"))
             else:
                 self.results.append(CheckResult(name, dtype, "passed"))
 
@@ -221,7 +249,8 @@ class Vetting:
         if problem is None:
             return CheckResult(failure.check, dtype, "failed", failure.detail)
         already = any(r.name == failure.check and r.witness for r in self.results)
-        smallest = problem if already else shrink(context.examiner, problem)
+        tries = 0 if not self.options.shrink else FEW_TRIES if already else TRIES
+        smallest = shrink(context.examiner, problem, tries)
         witness = witness_of(self.source, smallest, context.claims)
         return CheckResult(failure.check, dtype, "failed", failure.detail, witness)
 
@@ -231,14 +260,18 @@ class Vetting:
                 detail = "as accurate as storing every step in 16 bits allows; float32 arithmetic would do better"
                 self.deviations.append(Deviation("storage_grade", dtype, detail))
         checks = _merged(self.results)
-        failed = [check for check in checks if check.outcome == "failed"]
-        rejected = bool(failed) or (self.options.strict and bool(self.deviations))
+        failed = [result for result in self.results if result.outcome == "failed"]  # in the order in which they came
+        passed = sum(check.outcome == "passed" for check in checks)
+        nothing = not (passed or self.options.checks)
+        rejected = bool(failed) or nothing or (self.options.strict and bool(self.deviations))
         if failed:
             message = f"{failed[0].name} in {failed[0].dtype}: {failed[0].detail}"
+        elif nothing:
+            message = "no check could be made"
         elif rejected:
             message = f"{self.deviations[0].check}: {self.deviations[0].detail} (--strict)"
         else:
-            message = f"{sum(c.outcome == 'passed' for c in checks)} checks passed"
+            message = f"{passed} checks passed"
         environment = describe_environment(self.seed, 1) | {"claims": list(claims.options) if claims else []}
         return Verdict(
             candidate=self.source.label,
@@ -269,6 +302,21 @@ def _merged(results: Sequence[CheckResult]) -> tuple[CheckResult, ...]:
 def _solve(
     batches: Sequence[Batch], submit: Callable[[Callable[[Batch], Reference], Batch], Future[Reference]]
 ) -> dict[int, Callable[[], Reference]]:
-    """The truth of each batch, under way in other processes; asked for by identity."""
-    return {id(batch): submit(reference_of, batch).result for batch in batches}
+    """The truth of each batch, under way in other processes; asked for by identity.
 
+    Where those processes have been killed, which a candidate can do, it is solved here.
+    """
+    solved: dict[int, Callable[[], Reference]] = {}
+    for batch in batches:
+        try:
+            solved[id(batch)] = partial(_awaited, submit(reference_of, batch), batch)
+        except BrokenExecutor:
+            break
+    return solved
+
+
+def _awaited(future: Future[Reference], batch: Batch) -> Reference:
+    try:
+        return future.result()
+    except (BrokenExecutor, CancelledError):
+        return reference_of(batch)

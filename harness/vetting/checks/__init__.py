@@ -1,7 +1,7 @@
 """The checks: what is asked of a candidate, by name.
 
-An *inspection* is a function that makes calls and says what it found; it serves one or several checks. Each check has one
-line on what it asks, which is what a reader of a verdict sees first.
+An *inspection* is a function that makes calls and says what it found; it serves one or several checks. Each check has
+one line on what it asks, which is what a reader of a verdict sees first.
 """
 
 from __future__ import annotations

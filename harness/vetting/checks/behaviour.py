@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,11 @@ from harness.batch import Batch
 from harness.formats import named
 from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
-from harness.vetting.examiner import Examination, Probe
+from harness.vetting.examiner import Examination, Probe, Problem
 
 __all__: list[str] = []
+
+Array = np.ndarray[Any, Any]
 
 
 @inspection(deterministic="the same inputs give the same bits")
@@ -60,6 +63,15 @@ def replay(context: Context, dtype: str) -> Iterator[Finding]:
         yield context.found(problem, "no_replay")
 
 
+@inspection(overlapping_calls="several losses of one shape are differentiated after the last of them was computed")
+def overlapping(context: Context, dtype: str) -> Iterator[Finding]:
+    """Three batches of one shape: all losses first, then all gradients, as a step with several terms has it."""
+    batches = [context.batch(dtype, f"overlapping calls {turn}", 4, 9) for turn in range(3)]
+    seen = context.examiner.examine_sequence(batches, Probe(in_sequence=True, together=True))
+    for problem in seen.problems:
+        yield context.found(problem, "overlapping_calls")
+
+
 @inspection(late_calls="still right after many calls")
 def late(context: Context, dtype: str) -> Iterator[Finding]:
     """Hundreds of small calls, every one of them judged."""
@@ -70,8 +82,10 @@ def late(context: Context, dtype: str) -> Iterator[Finding]:
         seen = context.examiner.examine_sequence(batches, Probe(in_sequence=True), big)
         for problem in seen.problems:
             found = context.found(problem, "late_calls")
-            yield found if problem.what == "call" else replace(
-                found, detail=f"call {(problem.row or 0) // 3 + 1} of {count} in a row: {problem.detail}"
+            yield (
+                found
+                if problem.what == "call"
+                else replace(found, detail=f"call {(problem.row or 0) // 3 + 1} of {count} in a row: {problem.detail}")
             )
         if seen.problems:
             return
@@ -87,7 +101,9 @@ def rows(context: Context, dtype: str) -> Iterator[Finding]:
     lifted[0] += far
     lifted[1] -= far
     apart = context.batch(dtype, "one row far above the others", logits=lifted)
-    for problem in context.examiner.examine(apart, Probe(reduction="mean") if context.examiner.mean_only else Probe()).problems:
+    for problem in context.examiner.examine(
+        apart, Probe(reduction="mean") if context.examiner.mean_only else Probe()
+    ).problems:
         yield context.found(problem, "row_independence")
     if context.examiner.mean_only:
         return
@@ -108,11 +124,18 @@ def rows(context: Context, dtype: str) -> Iterator[Finding]:
             if got is not None and want is not None and got.shape == want.shape:
                 a, b = got[clean].astype(np.float64), want[clean].astype(np.float64)
                 if not np.array_equal(np.isfinite(a), np.isfinite(b)):
-                    yield Failed("row_independence", f"{poison} in other rows makes the {what} of clean rows non-finite")
+                    yield Failed(
+                        "row_independence", f"{poison} in other rows makes the {what} of clean rows non-finite"
+                    )
 
 
 def _compare(
-    context: Context, dtype: str, batch: Batch, plain: Examination, order: np.ndarray, how: str  # type: ignore[type-arg]
+    context: Context,
+    dtype: str,
+    batch: Batch,
+    plain: Examination,
+    order: Array,
+    how: str,
 ) -> Iterator[Finding]:
     sent = replace(batch.rows(order), family=f"rows {how}")
     seen = context.examiner.examine(sent)
@@ -120,9 +143,9 @@ def _compare(
         yield context.found(problem, "row_independence")
     for what in ("loss", "gradient"):
         a, b = getattr(plain, what), getattr(seen, what)
-        if a is not None and b is not None and not seen.problems and len(a) == len(batch.logits):
-            if a[order].tobytes() != b.tobytes():
-                yield Deviates("row_independence", f"the {what} of rows {how} differs in its last bits, within the grade")
+        comparable = a is not None and b is not None and not seen.problems and len(a) == len(batch.logits)
+        if comparable and a[order].tobytes() != b.tobytes():
+            yield Deviates("row_independence", f"the {what} of rows {how} differs in its last bits, within the grade")
 
 
 @inspection(nan_propagates="a NaN in a row that counts never comes out finite")
@@ -151,16 +174,16 @@ def nan(context: Context, dtype: str) -> Iterator[Finding]:
     if gradient is not None and gradient.shape == logits.shape:
         rows = [np.isfinite(gradient.astype(np.float64)[r]).all() for r in range(4)]
         if any(rows):
-            yield Failed("nan_propagates", "a row whose logits hold NaN has a finite gradient", _problem(context, seen, sent))
+            yield Failed(
+                "nan_propagates", "a row whose logits hold NaN has a finite gradient", _problem(context, seen, sent)
+            )
 
 
-def _poisoned(value: np.ndarray, logits: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _poisoned(value: Array, logits: Array) -> Array:
     return value[np.isnan(logits)] if value.ndim == 2 else value[:4]
 
 
-def _problem(context: Context, seen: Examination, batch: Batch):  # type: ignore[no-untyped-def]
-    from harness.vetting.examiner import Problem
-
+def _problem(context: Context, seen: Examination, batch: Batch) -> Problem:
     value = float(np.ravel(seen.loss.astype(np.float64))[0]) if seen.loss is not None else float("nan")
     return Problem("loss", "hidden_nan", "a NaN came out finite", batch, Probe(), 0, None, value, float("nan"))
 

@@ -15,7 +15,7 @@ __all__: list[str] = []
 
 
 @inspection(
-    upstream_gradient="the gradient is scaled by each row's own upstream gradient: mixed signs, zeros, a negative scalar",
+    upstream_gradient="the gradient is scaled by each row's own upstream gradient: both signs, zeros, negative scalars",
     repeated_backward="differentiating the same result twice gives the same gradient twice",
 )
 def upstream(context: Context, dtype: str) -> Iterator[Finding]:

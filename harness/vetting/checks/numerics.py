@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +14,11 @@ from harness.grades import Grade
 from harness.reference import Reference
 from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
-from harness.vetting.examiner import Examination, Probe
+from harness.vetting.examiner import Examination, Probe, rearranged
 
 __all__ = ["check_of"]
+
+Array = np.ndarray[Any, Any]
 
 _CHECKS = {
     "masked*": "masked_classes",
@@ -25,6 +29,7 @@ _CHECKS = {
     "options_*": "options_combined",
 }
 ENOUGH = 3
+VERY_MANY = 65536 + 64
 
 
 def check_of(family: str) -> str | None:
@@ -46,6 +51,8 @@ def check_of(family: str) -> str | None:
 def families(context: Context, dtype: str) -> Iterator[Finding]:
     """Every family that the candidate's claims let it take."""
     batches = context.families[dtype]
+    if context.without_gradient():
+        yield Skipped("gradient_accuracy", "the candidate has no gradient")
     for check in ("option_weight", "option_ignore_index", "option_label_smoothing", "option_pos_weight"):
         if not any(check_of(b.family) == check for b in batches):
             yield Skipped(check, f"{check.removeprefix('option_')} is not claimed, or is none of this loss and target")
@@ -54,6 +61,7 @@ def families(context: Context, dtype: str) -> Iterator[Finding]:
     if not any(check_of(b.family) == "masked_classes" for b in batches):
         yield Skipped("masked_classes", "infinite logits are a convention of this loss: see the deviations")
     lost: list[str] = []
+    flushed: list[str] = []
     failures: dict[str, int] = {}
     for batch in batches:
         own = check_of(batch.family)
@@ -61,13 +69,49 @@ def families(context: Context, dtype: str) -> Iterator[Finding]:
             continue
         reference = context.reference(batch)
         seen = context.examiner.examine(batch, _probe(context, batch), reference)
+        if batch.family == "soft_targets_unnormalised" and seen.problems and not seen.of("call"):
+            detail = context.said(seen.problems[0])
+            yield Deviates("unnormalised_targets", f"targets are taken to sum to one: {detail}")
+            continue
+        unclear = _zero_mass_on_masked(batch)
+        if seen.problems and not seen.of("call") and unclear.any():
+            yield Deviates("zero_mass_on_masked_class", context.said(seen.problems[0]))
+            if unclear.all():
+                continue
+            batch, reference = _without(batch, reference, unclear)
+            seen = context.examiner.examine(batch, _probe(context, batch), reference)
         context.grade(dtype, seen)
         for problem in seen.problems:
             failures[problem.what] = failures.get(problem.what, 0) + 1
         yield from context.attribute(seen, own or "accuracy", own or "gradient_accuracy", own or "nonfinite")
         lost += _lost_targets(context, batch, reference, seen)
+        flushed += [
+            f"{what}, {batch.family}: {judged.detail.removeprefix('flush_to_zero: ')}"
+            for what, judged in seen.judgements.items()
+            if judged.detail.startswith("flush_to_zero")
+        ]
     if lost:
         yield Deviates("target_gradient_lost", f"{lost[0]} ({len(lost)} such entries)")
+    if flushed:
+        yield Deviates("flush_to_zero", flushed[0])
+
+
+def _zero_mass_on_masked(batch: Batch) -> Array:
+    """The rows that give no mass to a class whose log-probability is -inf, or rounds to it: bool [N].
+
+    0 · -inf is NaN in most libraries, and 0 in the model.
+    """
+    logits = batch.logits.astype(np.float64)
+    if batch.target.shape != logits.shape or batch.upstream.ndim != 1 or not logits.size:
+        return np.zeros(len(logits), dtype=bool)
+    with np.errstate(over="ignore", invalid="ignore"):
+        masked = logits - logits.max(axis=1, keepdims=True) < -batch.format.largest
+    return np.asarray((masked & (batch.target == 0)).any(axis=1))
+
+
+def _without(batch: Batch, reference: Reference, rows: Array) -> tuple[Batch, Reference]:
+    kept = batch.rows(~rows)
+    return kept, rearranged(reference, kept, lambda array: array[~rows])
 
 
 def _probe(context: Context, batch: Batch) -> Probe:
@@ -78,7 +122,13 @@ def _probe(context: Context, batch: Batch) -> Probe:
 def _lost_targets(context: Context, batch: Batch, reference: Reference, seen: Examination) -> list[str]:
     """Target entries of the gradient that are off by more than half, where the `storage` grade lets them."""
     judged = seen.judgements.get("gradient")
-    if seen.gradient is None or judged is None or judged.grades is None or batch.format.bits > 16 or batch.target.ndim > 1:
+    if (
+        seen.gradient is None
+        or judged is None
+        or judged.grades is None
+        or batch.format.bits > 16
+        or batch.target.ndim > 1
+    ):
         return []
     if seen.gradient.shape != batch.logits.shape or context.examiner.required[dtype_of(batch)] is not Grade.STORAGE:
         return []
@@ -88,7 +138,8 @@ def _lost_targets(context: Context, batch: Batch, reference: Reference, seen: Ex
     ranks = judged.grades[rows, columns]
     off = (np.abs(got - want) > 0.5 * np.abs(want)) & (ranks == Grade.STORAGE.rank) & (np.abs(want) > 1e-6)
     return [
-        f"{batch.family}, row {rows[i]}: got {got[i]:.4g}, want {want[i]:.4g} in {batch.dtype}" for i in np.flatnonzero(off)
+        f"{batch.family}, row {rows[i]}: got {got[i]:.4g}, want {want[i]:.4g} in {batch.dtype}"
+        for i in np.flatnonzero(off)
     ]
 
 
@@ -108,9 +159,27 @@ def sizes(context: Context, dtype: str) -> Iterator[Finding]:
                 yield context.found(problem, "sizes")
             else:
                 yield Failed("sizes", context.said(problem), problem)
+    if not context.quick:
+        yield from _very_many_rows(context, dtype)
     empty = context.batch(dtype, "empty batch", 0, 5)
     seen = context.survives(empty)
     if seen.problems:
         yield Deviates("empty_batch", seen.problems[0].detail)
     elif seen.loss is not None and seen.loss.size and not np.isnan(seen.loss.astype(float)).all():
         yield Deviates("empty_batch", f"the mean over no rows is {seen.loss.astype(float)}; torch has nan")
+
+
+def _very_many_rows(context: Context, dtype: str) -> Iterator[Finding]:
+    """More rows than 16 bits count, or the second axis of a CUDA grid holds: few different ones, over and over."""
+    if context.examiner.mean_only:
+        return
+    few = context.batch(dtype, "some rows", 67, 3)
+    known = context.reference(few)
+    order = np.arange(VERY_MANY) % len(few.logits)
+    batch = replace(few.rows(order), family=f"{VERY_MANY} rows")
+    reference = rearranged(known, batch, lambda array: array[order])
+    for found in context.examiner.examine(batch, Probe(), reference).problems:
+        if found.kind in ("crashed", "timed_out"):
+            yield context.found(found, "sizes")
+        else:  # without its batch, whose rows alone show nothing
+            yield Failed("sizes", context.said(found))

@@ -10,6 +10,7 @@ from harness.formats import FORMATS
 from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
 from harness.vetting.examiner import Probe
+from harness.vetting.plain import run_plainly
 
 __all__: list[str] = []
 
@@ -34,7 +35,9 @@ def form(context: Context, dtype: str) -> Iterator[Finding]:
             yield Deviates("wider_output", f"the {what} of {dtype} input is {array.dtype.name}")
 
 
-@inspection(process_state="denormal mode, default dtype, random state, threads, grad mode and warnings stay as they were")
+@inspection(
+    process_state="denormal mode, default dtype, random state, threads, grad mode and warnings stay as they were"
+)
 def state(context: Context, dtype: str) -> Iterator[Finding]:
     """Noted at every call, and at the import."""
     altered = context.examiner.claims.altered
@@ -52,6 +55,9 @@ def memory(context: Context, dtype: str) -> Iterator[Finding]:
     """Resident memory over equal calls, after the allocator has settled."""
     if context.quick:
         yield Skipped("memory_growth", "left out by --quick")
+        return
+    if not context.examiner.session.isolated:
+        yield Skipped("memory_growth", "the candidate has no process of its own whose memory could be watched")
         return
     batch = context.batch(dtype, "memory", 512, 2048 * 4 // (FORMATS[dtype].bits // 8), spread=1.0)
     calls, settled = 24, 8
@@ -73,8 +79,9 @@ def memory(context: Context, dtype: str) -> Iterator[Finding]:
 @inspection(outside_the_harness="the same results in a process that has nothing of the harness in it")
 def outside(context: Context, dtype: str) -> Iterator[Finding]:
     """The candidate in a plain script, as its users run it."""
-    from harness.vetting.plain import run_plainly
-
+    if not context.examiner.session.isolated:
+        yield Skipped("outside_the_harness", "no other process could import the candidate")
+        return
     batch = context.batch(dtype, "in a plain script", 6, 11)
     probe = Probe(reduction="mean") if context.examiner.mean_only else Probe()
     inside = context.examiner.examine(batch, probe)

@@ -1,4 +1,4 @@
-"""Conventions: inputs on which libraries legitimately differ. What differs is a deviation; what spreads is a failure."""
+"""Conventions: inputs on which libraries legitimately differ. A difference is a deviation; what spreads fails."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ def ignored(context: Context, dtype: str) -> Iterator[Finding]:
         for name in ("all_ignored", "ignored_nan"):
             yield Skipped(name, "ignore_index is not claimed")
         return
-    batch = context.batch(
-        dtype, "every row ignored", 3, 5, labels=np.full(3, -100), options={"ignore_index": -100}
-    )
+    batch = context.batch(dtype, "every row ignored", 3, 5, labels=np.full(3, -100), options={"ignore_index": -100})
     for reduction in (None, "mean", "sum") if context.examiner.claims.reduction else (None,):
         seen = context.survives(batch, reduction)
         call = seen.of("call")
@@ -88,7 +86,8 @@ def _ignored_nan(context: Context, dtype: str) -> Iterator[Finding]:
     if call is not None:
         yield context.found(call, "ignored_nan")
         return
-    assert seen.loss is not None and clean.loss is not None
+    assert seen.loss is not None
+    assert clean.loss is not None
     loss, expected = seen.loss.astype(np.float64), clean.loss.astype(np.float64)
     if np.isnan(loss).any() and not np.isnan(expected).any():
         where = "the mean" if loss.ndim == 0 else "the loss"
@@ -132,8 +131,8 @@ def _special_batches(context: Context, dtype: str) -> Iterator[tuple[str, Any, f
             batch = context.batch(dtype, "smoothing", logits=masked, labels=np.array([1]), options=options)
             yield "smoothing_with_masked_class", batch, inf
         if "weight" in context.claims:
-            options = {"weight": np.zeros(3)}
-            batch = context.batch(dtype, "weights", logits=np.zeros((1, 3)), labels=np.array([1]), options=options)
+            none = {"weight": np.zeros(3)}
+            batch = context.batch(dtype, "weights", logits=np.zeros((1, 3)), labels=np.array([1]), options=none)
             yield "zero_weights", batch, np.nan if context.examiner.mean_only else 0.0
         return
     q = np.array([[0.0, 1.0, 0.0]])
