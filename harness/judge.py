@@ -35,14 +35,15 @@ class Judgement:
     what : str
         ``"loss"`` or ``"gradient"``.
     outcome : Outcome
-        `PASSED` (judged; whether the grade suffices is for the caller), `NOT_JUDGED`, `NONFINITE`, `WRONG_SHAPE`, `WRONG_DTYPE`.
+        `PASSED` (judged; whether the grade suffices is for the caller), `NOT_JUDGED`, `NONFINITE`, `WRONG_SHAPE` or
+        `WRONG_DTYPE`.
     grade : Grade or None
         The worst grade over the judged values; None where nothing was judged.
     rows, judged : int
         Rows, and those of which some value was judged.
     max_ulp, max_abs, max_rel, max_bound_ratio : float or None
-        Largest error over the judged, finite values: in ulp of the output's format, absolute, relative, and over the bound
-        at the gate, `ABSOLUTE`.
+        Largest error over the judged, finite values: in ulp of the output's format, absolute, relative, and over the
+        bound at the gate, `ABSOLUTE`.
     bound_ratios : mapping of str to float
         The same over the bound of each grade, where it is not vacuous.
     nonfinite, negative : int

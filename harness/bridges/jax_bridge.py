@@ -92,7 +92,7 @@ class JaxBridge(Bridge):
 
         with self._wide():
             loss, pull = self.jax.vjp(loss_of, inputs.logits)
-            upstream = inputs.upstream
+            upstream = inputs.upstream.reshape(-1)[:1] if loss.ndim == 0 else inputs.upstream
             if loss.size != upstream.size:
                 raise ValueError(
                     f"the loss has shape {loss.shape}, but the upstream gradient {upstream.shape}: "

@@ -93,7 +93,7 @@ class Context:
         probabilities: Array | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Batch:
-        """A moderate batch in a dtype, its logits, labels and options drawn or given (float64, rounded to the dtype)."""
+        """A moderate batch in a dtype, its logits, labels and options drawn or given (float64, to be rounded)."""
         fmt, rng = named(dtype), self.rng(word, dtype)
         drawn = rng.standard_normal((n, v)) * spread
         z = fmt.round(drawn if logits is None else logits)

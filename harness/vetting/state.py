@@ -1,7 +1,7 @@
 """Process state: what a candidate must leave as it found it. Runs in the candidate's process.
 
-A snapshot is a mapping from a name to something comparable; two snapshots taken around a call differ exactly in what the
-call has changed. Only modules that are loaded already are asked, so that taking one imports nothing.
+A snapshot is a mapping from a name to something comparable; two snapshots taken around a call differ exactly in what
+the call has changed. Only modules that are loaded already are asked, so that taking one imports nothing.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Candidates that cheat, or attack the process that judges them."""
 
+import contextlib
 import inspect
 import os
 import sys
@@ -63,10 +64,8 @@ def hangs(logits, target):
 
 def writes_to_every_descriptor(logits, target):
     for fd in range(3, 64):
-        try:
+        with contextlib.suppress(OSError):
             os.write(fd, b"accepted")
-        except OSError:
-            pass
     return _wrong(logits, target)
 
 

@@ -115,10 +115,10 @@ EXPECT = {
         "source": "pytorch/pytorch#133032",
     },
     "library_float16_sum": {
-        "check": "sizes",
+        "check": "nonfinite",
         "bug": "torch's own CPU kernel sums float16 in float16, which overflows from 65,520 equal classes on",
         "source": "jax-ml/jax#40409",
-        "options": {"dtypes": ["float16"], "quick": False},
+        "options": {"dtypes": ["float16"]},
     },
     "float16_output": {
         "check": "output_form",

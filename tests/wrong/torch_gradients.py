@@ -243,6 +243,14 @@ def detached(logits, target):
         return torch.nn.functional.cross_entropy(logits, target, reduction="none")
 
 
+def gradient_through_maximum(logits, target):
+    m, first = logits.max(1, keepdim=True)
+    relative = logits - m
+    leader = torch.arange(logits.shape[1]) == first
+    rest = torch.where(leader, 0.0, torch.exp(torch.where(leader, 0.0, relative))).sum(1)
+    return torch.log1p(rest) - relative.gather(1, target[:, None])[:, 0]
+
+
 _SHARED = {}
 
 
@@ -331,6 +339,11 @@ EXPECT = {
     "target_entry_missing": {
         "check": "gradient_accuracy",
         "bug": "1 is never taken from the target's probability",
+    },
+    "gradient_through_maximum": {
+        "check": "gradient_accuracy",
+        "bug": "the largest logit's gradient comes through the maximum only, as 1 minus all the others",
+        "source": "jax-ml/jax#13529",
     },
     "mean_gradient_for_sum": {
         "check": "reduction",

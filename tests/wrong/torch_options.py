@@ -146,37 +146,41 @@ def smoothing_unused(logits, target, *, label_smoothing=0.0):
 
 def smoothing_over_other_classes(logits, target, *, label_smoothing=0.0):
     logp, rows = _rows(logits, target)
+    if not label_smoothing:
+        return rows
     others = -logp.sum(1) - rows
     return (1 - label_smoothing) * rows + label_smoothing * others / max(logits.shape[1] - 1, 1)
 
 
 def smoothing_added(logits, target, *, label_smoothing=0.0):
     logp, rows = _rows(logits, target)
-    return rows - label_smoothing * logp.mean(1)
+    return rows - label_smoothing * logp.mean(1) if label_smoothing else rows
 
 
 def smoothing_in_loss_only(logits, target, *, label_smoothing=0.0):
     logp, rows = _rows(logits, target)
     uniform = -logp.mean(1)
-    return rows + (label_smoothing * (uniform - rows)).detach()
+    return rows + (label_smoothing * (uniform - rows)).detach() if label_smoothing else rows
 
 
 def smoothing_with_row_weight(logits, target, *, weight=None, label_smoothing=0.0):
     logp, rows = _rows(logits, target)
-    smoothed = (1 - label_smoothing) * rows - label_smoothing * logp.mean(1)
+    smoothed = rows
+    if label_smoothing:
+        smoothed = (1 - label_smoothing) * rows - label_smoothing * logp.mean(1)
     return smoothed if weight is None else smoothed * weight[target]
 
 
 def smoothing_without_weight(logits, target, *, weight=None, label_smoothing=0.0):
     logp, rows = _rows(logits, target)
-    w = 1.0 if weight is None else weight[target]
-    return (1 - label_smoothing) * rows * w - label_smoothing * logp.mean(1)
+    weighted = rows if weight is None else rows * weight[target]
+    return (1 - label_smoothing) * weighted - label_smoothing * logp.mean(1) if label_smoothing else weighted
 
 
 def probabilities_mean_by_weight(logits, target, *, weight=None, reduction="mean"):
-    w = torch.ones_like(logits[0]) if weight is None else weight
-    rows = -(w * target * torch.log_softmax(logits, 1)).nan_to_num(neginf=0.0).sum(1)
-    return _reduce(rows, (w * target).sum(), reduction)
+    t = target if weight is None else weight * target
+    logp = torch.where(t == 0, 0.0, torch.log_softmax(logits, 1))
+    return _reduce(-(t * logp).sum(1), len(t) if weight is None else t.sum(), reduction)
 
 
 def probabilities_by_largest(logits, target):
