@@ -33,8 +33,8 @@ class Arithmetic:
     unit_roundoff : float
         u: of the arithmetic expected (float32 for 16-bit input), or of the 16-bit input format at `STORAGE`.
     constant : float
-        c = 4, one u each for the shift, the exponential, the sum or quotient, and the final operation; 2 at `STORAGE`, where
-        the intermediate results are stored in 16 bits twice.
+        c = 4, one u each for the shift, the exponential, the sum or quotient, and the final operation; 2 at `STORAGE`,
+        where the intermediate results are stored in 16 bits twice.
     subnormal : float
         η, the smallest subnormal of that arithmetic.
     flushed : frozenset of str

@@ -44,7 +44,7 @@ class Errors:
 def ulp(hi: Array, lo: Array, fmt: Format) -> Array:
     """The unit in the last place of a format at the real numbers hi + lo (Goldberg 1991; Muller, *Handbook*, 2.6).
 
-    2^(e-p+1) where 2^e <= abs(hi + lo) < 2^(e+1), from the truth before it is rounded: one just below a power of two has
+    2^(e-p+1) where 2^e <= abs(hi + lo) < 2^(e+1), from the truth before it is rounded: just below a power of two it has
     the smaller unit. η for subnormal numbers and zero; from the top binade on, the top binade's.
     """
     _, exponent = np.frexp(np.where(np.isfinite(hi), hi, 0.0))
