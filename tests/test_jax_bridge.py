@@ -164,8 +164,16 @@ def test_reduced_losses_take_a_scalar_upstream(bridge: Bridge, reduction: str, s
 
 
 def test_an_upstream_of_another_size_is_refused(bridge: Bridge) -> None:
-    with pytest.raises(ValueError, match=r"the loss has shape \(\), but the upstream gradient \(5,\)"):
-        bridge.call(declared(lambda logits, target: jax_loss(logits, target)), make_batch())
+    with pytest.raises(ValueError, match=r"the loss has shape \(3,\), but the upstream gradient \(5,\)"):
+        bridge.call(declared(lambda logits, target: jax_loss(logits, target, reduction="none")[:3]), make_batch())
+
+
+def test_a_scalar_without_a_claim_takes_the_first_upstream_element(bridge: Bridge) -> None:
+    batch = make_batch()
+    returned = bridge.call(declared(lambda logits, target: jax_loss(logits, target)), batch)
+    assert returned.loss.shape == ()
+    want = true_gradient(batch, np.full(5, batch.upstream[0] / 5))
+    np.testing.assert_allclose(returned.gradient, want, rtol=0, atol=1e-15)
 
 
 def test_one_compiled_function_serves_both_widths(bridge: Bridge) -> None:

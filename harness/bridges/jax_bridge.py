@@ -79,7 +79,7 @@ class JaxBridge(Bridge):
             return loss.block_until_ready()
 
     def forward_backward(self, implementation: Implementation, inputs: Inputs) -> tuple[Any, Any]:
-        """The loss, and its gradient by ``jax.vjp``.
+        """The loss, and its gradient by ``jax.vjp``; a scalar loss takes the first upstream element.
 
         Raises
         ------

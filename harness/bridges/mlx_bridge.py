@@ -52,19 +52,19 @@ class MlxBridge(Bridge):
         return loss
 
     def forward_backward(self, implementation: Implementation, inputs: Inputs) -> tuple[Any, Any]:
-        """The loss, and its gradient by ``mx.vjp``.
+        """The loss, and its gradient by ``mx.vjp``; a scalar loss takes the first upstream element.
 
         Raises
         ------
         ValueError
             Where the loss has not as many elements as the upstream gradient.
         """
-        upstream = inputs.upstream
 
         def loss_of(logits: Any) -> Any:
             return self._array(implementation.function(logits, inputs.target, **inputs.options))
 
         like = loss_of(inputs.logits)
+        upstream = inputs.upstream.reshape(-1)[:1] if like.ndim == 0 else inputs.upstream
         if like.size != upstream.size:
             raise ValueError(
                 f"the loss has shape {like.shape}, but the upstream gradient {upstream.shape}: "

@@ -46,7 +46,7 @@ class TensorflowBridge(Bridge):
         return implementation.function(inputs.logits, inputs.target, **inputs.options)
 
     def forward_backward(self, implementation: Implementation, inputs: Inputs) -> tuple[Any, Any]:
-        """The loss, and its gradient by ``tf.GradientTape``.
+        """The loss, and its gradient by ``tf.GradientTape``; a scalar loss takes the first upstream element.
 
         Raises
         ------
@@ -56,7 +56,7 @@ class TensorflowBridge(Bridge):
         with self.tf.GradientTape() as tape:
             tape.watch(inputs.logits)
             loss = self._tensor(implementation.function(inputs.logits, inputs.target, **inputs.options))
-        upstream = inputs.upstream
+        upstream = self.tf.reshape(inputs.upstream, [-1])[:1] if loss.ndim == 0 else inputs.upstream
         if self.tf.size(loss) != self.tf.size(upstream):
             raise ValueError(
                 f"the loss has shape {tuple(loss.shape)}, but the upstream gradient {tuple(upstream.shape)}: "
