@@ -18,7 +18,7 @@ REPORT := report.html
 STEADY := MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TOP_PAD_=67108864
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-long check bench environment clean
+.PHONY: help report test test-long check bench kill-matrix environment clean
 
 help: ## list these commands
 	@echo 'make TARGET [ARGS=…] [PYTHON=…] [VENV=…]'
@@ -45,6 +45,9 @@ check: environment ## lint, format, types, imports, docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_docs.py
+
+kill-matrix: environment ## vet every candidate of the tests, which takes an hour, and write docs/kill_matrix.md
+	$(BIN)/python tools/kill_matrix.py $(ARGS)
 
 bench: environment ## the asv benchmarks on this commit, quickly; results under .asv/
 	@test -f "$$HOME/.asv-machine.json" || $(BIN)/asv machine --yes >/dev/null

@@ -82,7 +82,7 @@ def store(key: str, arrays: Sequence[Array]) -> None:
     path = _path(folder, key)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _header(key, payload) + payload)
+        write_atomically(path, _header(key, payload) + payload, durable=False)
 
 
 def _header(key: str, payload: bytes) -> bytes:

@@ -6,6 +6,7 @@ proof is in docs/theory.md, and the code that it is about in `harness.certified`
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,6 +18,7 @@ from harness import cache
 from harness import certified as real
 from harness.batch import Batch
 from harness.certified import Exact
+from harness.fast.settle import settle
 from harness.losses import Problem, loss_named
 from harness.losses.base import as_array, as_exact_real
 
@@ -55,6 +57,8 @@ class Reference:
         The gradient of each row's own loss with respect to its logits, times the upstream gradient.
     problem : Problem
         The batch that this is the truth of.
+    loss : str
+        Name of the loss; without it reductions are left to mpmath.
     """
 
     loss_hi: Array
@@ -62,6 +66,7 @@ class Reference:
     grad_hi: Array
     grad_lo: Array
     problem: Problem
+    loss: str = ""
 
     def reduced(self, reduction: str, upstream: float = 1.0) -> Reduced:
         """The loss reduced by ``"mean"`` or ``"sum"``, and its gradient times a scalar upstream gradient.
@@ -82,16 +87,21 @@ class Reference:
             undefined = np.where(self.problem.counted[:, None], np.nan, np.zeros_like(self.grad_hi))
             return Reduced(float("nan"), 0.0, undefined, np.zeros_like(self.grad_lo))
         scale = exact_upstream / divisor
-        solved = [self.problem.solve(row, scale) for row in range(len(self.grad_hi))]
-        total = _sum([loss for row in solved for loss in row.losses])
-        if total not in (real.NAN, real.INFINITY):
-            total = real.multiply(total, real.exact(divisor.denominator))
-            total = real.quotient(total, real.exact(divisor.numerator), 2 * real.RELATIVE_BITS)
-        hi, lo = real.split(total)
-        empty = np.zeros_like(self.grad_hi)
-        grad_hi = np.stack([row.gradient_hi for row in solved]) if solved else empty
-        grad_lo = np.stack([row.gradient_lo for row in solved]) if solved else empty
-        return Reduced(hi, lo, grad_hi, grad_lo)
+        hi, lo = real.split(self._total(divisor))
+        solved = settle(self.loss, self.problem, scale)
+        return Reduced(hi, lo, solved.grad_hi, solved.grad_lo)
+
+    def _total(self, divisor: Fraction) -> Exact:
+        """The sum of the losses over a divisor: relative error 2^-90, or what rounding to a pair loses."""
+        largest = float(self.loss_hi.max(initial=0.0))
+        # Each loss may be off by 2^-1074 besides its 2^-91, which does not count only where the sum is far above that.
+        if self.loss_hi.size * 2.0**-980 <= largest <= 2.0**1000 / max(self.loss_hi.size, 1):
+            pairs = [*self.loss_hi.ravel().tolist(), *self.loss_lo.ravel().tolist()]
+            total = math.fsum(pairs)
+            return _ratio(real.exact(Fraction(total) + Fraction(math.fsum((*pairs, -total)))), divisor)
+        losses = [loss for row in range(len(self.grad_hi)) for loss in self.problem.solve(row, Fraction(0)).losses]
+        total_exact = _sum(losses)
+        return total_exact if total_exact in (real.NAN, real.INFINITY) else _ratio(total_exact, divisor)
 
 
 def truth(
@@ -155,21 +165,20 @@ def _solve(loss: str, problem: Problem) -> Reference:
     key = cache.key_of(loss, problem.content())
     arrays = cache.load(key)
     if arrays is None:
-        arrays = _solve_rows(problem, problem.upstream.shape)
+        arrays = _solve_rows(problem, loss)
         cache.store(key, arrays)
     loss_hi, loss_lo, grad_hi, grad_lo = arrays
-    return Reference(loss_hi, loss_lo, grad_hi, grad_lo, problem)
+    return Reference(loss_hi, loss_lo, grad_hi, grad_lo, problem, loss)
 
 
-def _solve_rows(problem: Problem, shape: tuple[int, ...]) -> list[Array]:
-    loss_hi, loss_lo = np.empty(shape), np.empty(shape)
-    grad_hi, grad_lo = np.empty(problem.logits.shape), np.empty(problem.logits.shape)
-    for row in range(len(problem.logits)):
-        solved = problem.solve(row, problem.upstream[row])
-        pairs = np.array([real.split(loss) for loss in solved.losses]).reshape(-1, 2)
-        loss_hi[row], loss_lo[row] = pairs.T if len(shape) > 1 else pairs[0]
-        grad_hi[row], grad_lo[row] = solved.gradient_hi, solved.gradient_lo
-    return [loss_hi, loss_lo, grad_hi, grad_lo]
+def _solve_rows(problem: Problem, loss: str) -> list[Array]:
+    solved = settle(loss, problem, problem.upstream)
+    return [solved.loss_hi, solved.loss_lo, solved.grad_hi, solved.grad_lo]
+
+
+def _ratio(total: Exact, divisor: Fraction) -> Exact:
+    total = real.multiply(total, real.exact(divisor.denominator))
+    return real.quotient(total, real.exact(divisor.numerator), 2 * real.RELATIVE_BITS)
 
 
 def _sum(losses: list[Exact]) -> Exact:

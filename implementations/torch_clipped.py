@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         KnownFailure(
             (
                 "wide",
+                "worst_cases_*",
                 "mixed_scales",
                 "underflow_edge",
                 "format_maximum",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         KnownFailure(
             (
                 "wide",
+                "worst_cases_*",
                 "mixed_scales",
                 "underflow_edge",
                 "wrong_confident",

@@ -7,7 +7,7 @@ bug : of a wrong one, one sentence.
 source : the upstream thread that it is modelled on, such as ``"linkedin/Liger-Kernel#1329"``, where there is one.
 style : of a right one, how it is written.
 deviation : of a right one, a deviation that has to be reported.
-options : how to vet it, as the fields of `harness.vetting.vet.Options`; ``quick`` False where only a full vetting can tell.
+options : how to vet it, as the fields of `harness.vetting.vet.Options`; ``quick`` False where only a full one can tell.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Vetted:
         """Whether a wrong one was rejected by the check meant for it, or a right one accepted."""
         if self.candidate.wrong:
             return self.verdict == "rejected" and self.candidate.check in self.caught_by
-        return self.verdict == "accepted" and (not self.candidate.deviation or self.candidate.deviation in self.deviations)
+        return self.verdict == "accepted" and (
+            not self.candidate.deviation or self.candidate.deviation in self.deviations
+        )
 
 
 def read_file(path: Path, wrong: bool) -> list[Candidate]:

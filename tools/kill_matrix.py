@@ -3,7 +3,8 @@
     python tools/kill_matrix.py [--quick] [--only PATTERN] [--jobs N] [--seed S] [-o docs/kill_matrix.md]
 
 Beside each wrong candidate stands what two ordinary gates (tests/gate.py) make of it. Exit status 1 where a wrong one
-is accepted or escapes the check meant for it, or a right one is rejected. A part (``--only``) is written only with ``-o``.
+is accepted or escapes the check meant for it, or a right one is rejected. With ``--only``, a part of the matrix is
+written where ``-o`` says, and nothing without it.
 """
 
 from __future__ import annotations

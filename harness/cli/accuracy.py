@@ -21,6 +21,7 @@ from harness.families import UnknownFamily
 from harness.formats import FormatUnavailable
 from harness.logits_file import LogitsFileError
 from harness.run import Run
+from harness.worst_case import WorstCaseError
 
 __all__ = ["register"]
 
@@ -94,7 +95,7 @@ def accuracy(
     try:
         with shown_progress() as show:
             run = run_accuracy(request, show)
-    except (NothingToDo, DiscoveryError, UnknownFamily, LogitsFileError, FormatUnavailable) as error:
+    except (NothingToDo, DiscoveryError, UnknownFamily, LogitsFileError, FormatUnavailable, WorstCaseError) as error:
         raise Refused(error) from error
     saved = None if json_file is None else _save(run, json_file)
     with suppress(BrokenPipeError):

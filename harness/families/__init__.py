@@ -22,8 +22,9 @@ from harness.losses import loss_named
 
 __all__ = ["FAMILIES", "Draw", "Family", "UnknownFamily", "families_for", "family_named", "make_batch"]
 
-# In the order in which a reader meets them: from the ordinary to the extreme, and the recorded ones last.
-for _theme in ("moderate", "edges", "offsets", "confident", "masked", "shapes", "targets", "options", "recorded"):
+# In the order in which a reader meets them: from the ordinary to the extreme, then those that were found, not drawn.
+_THEMES = "moderate edges offsets confident masked shapes targets options recorded worst_cases"
+for _theme in _THEMES.split():
     importlib.import_module(f"harness.families.{_theme}")
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(REGISTRY)

@@ -12,10 +12,10 @@ def _wide(logits):
 
 def log1p_of_the_rest(logits, target):
     z = _wide(logits)
-    m, first = z.max(1, keepdim=True)
+    m, first = z.detach().max(1, keepdim=True)
     relative = z - m
     leader = torch.arange(z.shape[1]) == first
-    rest = torch.where(leader, 0.0, torch.exp(torch.where(leader, 0.0, relative))).sum(1)
+    rest = torch.where(leader, torch.expm1(relative), torch.exp(relative)).sum(1)  # 0 there, with derivative 1
     return torch.log1p(rest) - relative.gather(1, target[:, None])[:, 0]
 
 
@@ -143,8 +143,8 @@ def one_hot_by_einsum(logits, target):
     z = _wide(logits)
     shifted = z - z.detach().amax(1, keepdim=True)
     one_hot = torch.nn.functional.one_hot(target, z.shape[1]).to(z.dtype)
-    finite = shifted.masked_fill(torch.isneginf(shifted), 0.0)
-    return torch.log(torch.exp(shifted).sum(1)) - torch.einsum("nv,nv->n", one_hot, finite)
+    alone = shifted.masked_fill(one_hot == 0, 0.0)  # 0 · -inf is NaN
+    return torch.log(torch.exp(shifted).sum(1)) - torch.einsum("nv,nv->n", one_hot, alone)
 
 
 def options_by_hand(logits, target, *, weight=None, ignore_index=-100, label_smoothing=0.0, reduction="mean"):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness.vetting.checks import Failed, Finding, Skipped, inspection
+from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
 from harness.vetting.examiner import Probe
 
@@ -55,6 +55,9 @@ def _repeated(context: Context, dtype: str) -> Iterator[Finding]:
     reduction = "mean" if context.examiner.mean_only else None
     seen = context.examiner.examine(batch, Probe(reduction=reduction, backwards=2))
     call = seen.of("call")
+    if call is not None and call.kind == "raised":  # as what torch.compile makes does: refusing is not being wrong
+        yield Deviates("repeated_backward", f"the second backward is refused: {call.detail}")
+        return
     if call is not None:
         yield Failed("repeated_backward", f"the second backward: {call.detail}", call)
         return

@@ -1,0 +1,126 @@
+"""The power of vetting: wrong candidates fall to the check meant for them, right ones are accepted.
+
+By default a sample is vetted, quickly; the whole set is `long`, and `make kill-matrix` writes what comes out.
+"""
+
+from __future__ import annotations
+
+import ast
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.vetting.checks import ASKS
+from tests.candidates import Candidate, Vetted, read_all, read_file, vetted
+from tools import kill_matrix
+
+WRONG, RIGHT = read_all(wrong=True), read_all(wrong=False)
+SEED = 20261121
+"""For what is sampled and for what is drawn: a test that fails today and not tomorrow is no gate."""
+
+
+def label(candidate: Candidate) -> str:
+    return f"{'wrong' if candidate.wrong else 'right'}/{candidate.label}"
+
+
+def sample(candidates: list[Candidate], key: str, count: int) -> list[Candidate]:
+    """Candidates that a quick vetting can tell, no two of them alike in an attribute."""
+    drawn = random.Random(SEED).sample(candidates, len(candidates))
+    quick = [c for c in drawn if c.options.get("quick", True) and "timeout" not in c.options]
+    return list({getattr(c, key): c for c in quick}.values())[:count]
+
+
+def one_dtype(candidate: Candidate) -> Candidate:
+    """The candidate in float32, or in the first dtype that its file names."""
+    dtypes = candidate.options.get("dtypes", ["float32"])[:1]
+    return replace(candidate, options={**candidate.options, "dtypes": dtypes})
+
+
+def check(found: Vetted) -> None:
+    candidate = found.candidate
+    assert found.verdict == ("rejected" if candidate.wrong else "accepted"), (found.seed, found.message)
+    if candidate.wrong:
+        assert candidate.check in found.caught_by, (found.seed, found.caught_by, found.message)
+    elif candidate.deviation:
+        assert candidate.deviation in found.deviations, (found.seed, found.deviations)
+
+
+@pytest.mark.parametrize("candidate", sample(WRONG, "check", 8), ids=label)
+def test_a_wrong_one_falls_to_the_check_meant_for_it(candidate: Candidate) -> None:
+    check(vetted(one_dtype(candidate), True, SEED))
+
+
+@pytest.mark.parametrize("candidate", sample(RIGHT, "style", 3), ids=label)
+def test_a_right_one_is_accepted(candidate: Candidate) -> None:
+    check(vetted(one_dtype(candidate), True, SEED))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("candidate", WRONG, ids=label)
+def test_every_wrong_one_falls_to_the_check_meant_for_it(candidate: Candidate) -> None:
+    check(vetted(candidate, False, SEED))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [None, 1, 2])
+@pytest.mark.parametrize("candidate", RIGHT, ids=label)
+def test_every_right_one_is_accepted_whatever_the_seed(candidate: Candidate, seed: int | None) -> None:
+    check(vetted(candidate, False, seed))
+
+
+def test_the_sets_only_grow() -> None:
+    assert len([c for c in WRONG if c.framework == "torch"]) >= 135
+    assert len([c for c in RIGHT if c.framework == "torch"]) >= 29
+
+
+@pytest.mark.parametrize("path", sorted({c.path for c in WRONG + RIGHT}), ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_a_file_says_something_of_each_public_function_and_of_nothing_else(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"}
+    # A candidate may have a gradient function beside it, named by its options.
+    read = read_file(path, wrong=path.parent.name == "wrong")
+    gradients = {c.options["gradient"] for c in read if "gradient" in c.options}
+    assert {c.name for c in read} == defined - gradients
+
+
+@pytest.mark.parametrize("candidate", WRONG, ids=label)
+def test_a_wrong_one_names_an_existing_check_and_its_bug(candidate: Candidate) -> None:
+    if not candidate.options.get("strict"):
+        assert candidate.check in ASKS
+    assert len(candidate.bug) > 10
+    assert not candidate.source or re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", candidate.source)
+
+
+def test_ordinary_gates_let_wrong_ones_pass() -> None:
+    names = ("never_reads", "no_shift", "softcap_left_on", "clamp_1e_7")
+    said = kill_matrix.ordinary_gates([c for c in WRONG if c.path.name == "torch_forward.py" and c.name in names])
+    passed = {gate: {k.partition(":")[2] for k, v in said.items() if v[gate] is None} for gate in kill_matrix.GATES}
+    assert passed == {"forward": set(names), "suite": {"no_shift", "clamp_1e_7"}}
+
+
+def test_ordinary_gates_accept_right_ones() -> None:
+    said = kill_matrix.ordinary_gates([c for c in RIGHT if c.path.name == "torch_by_hand.py"])
+    assert {name: why for name, why in said.items() if any(why.values())} == {}
+
+
+def test_the_document_shows_what_was_missed_and_which_checks_catch_nothing() -> None:
+    caught, missed = (replace(c, bug="a | bug") for c in WRONG[:2])
+    found = [
+        Vetted(caught, "rejected", (caught.check, "sizes"), {}, (), "", 7, 1.0),
+        Vetted(missed, "accepted", (), {}, (), "", 7, 1.0),
+        Vetted(RIGHT[0], "accepted", (), {"float32": "absolute"}, ("wider_output",), "", 7, 1.0),
+    ]
+    gates = {c.label: {"forward": None, "suite": "raises ValueError"} for c in (caught, missed)}
+    text = kill_matrix.document(found, gates, 7, False)
+    rows = text.splitlines()
+    assert "1 of the 2 wrong ones fall to the check meant for them" in text
+    assert any(row.startswith(f"| `{caught.name}` | a \\| bug") and "**✗**" in row for row in rows)
+    assert any(row.startswith(f"| `{missed.name}` |") and "**missed**" in row for row in rows)
+    assert any("`late_calls`" in row and "**nothing**" in row for row in rows)
+    assert any(RIGHT[0].name in row and "float32 absolute | wider_output |" in row for row in rows)
+    assert kill_matrix.counts(found)["sizes"] == (1, 0)
