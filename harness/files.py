@@ -13,7 +13,7 @@ __all__ = ["write_atomically"]
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write a file through a temporary name in the same folder, so that a reader sees the old content or the new.
 
-    ``durable`` waits until the content is on the disk, so that a power cut loses nothing; it costs tens of milliseconds.
+    ``durable`` waits until the content is on the disk, so that a power cut loses nothing: tens of milliseconds.
 
     A symbolic link stays one: the file that it leads to is written. A pipe or a device, such as ``/dev/stdout``, is
     written to as it is: replacing it would take it away from everyone else.
