@@ -269,8 +269,10 @@ class _Teller(Listener):
 
 def _say(line: str) -> None:
     """A line on standard output, now; a reader who has gone changes no verdict."""
-    with suppress(BrokenPipeError):
+    try:
         print(line, flush=True)
+    except BrokenPipeError:  # what stays in the buffer would break the next flush, which may be that of a new process
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _error(spec: str, options: Options, message: str) -> Verdict:
