@@ -13,14 +13,19 @@ options : how to vet it, as the fields of `harness.vetting.vet.Options`; ``quick
 from __future__ import annotations
 
 import ast
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.grades import Grade
-from harness.vetting.vet import Options, vet
+from harness.vetting.context import Context
+from harness.vetting.examiner import Examiner
+from harness.vetting.source import read_source
+from harness.vetting.vet import Listener, Options, Vetting, vet
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_DTYPE = "float32"
@@ -95,7 +100,8 @@ def read_file(path: Path, wrong: bool) -> list[Candidate]:
 def read_all(wrong: bool) -> list[Candidate]:
     """The candidates of tests/wrong or tests/right, by file name."""
     folder = HERE / ("wrong" if wrong else "right")
-    return [candidate for path in sorted(folder.glob("*.py")) for candidate in read_file(path, wrong)]
+    candidates = [candidate for path in sorted(folder.glob("*.py")) for candidate in read_file(path, wrong)]
+    return [c for c in candidates if sys.platform == "linux" or "backend" not in c.options]  # Triton is for Linux
 
 
 def vetted(candidate: Candidate, quick: bool, seed: int | None) -> Vetted:
@@ -115,3 +121,18 @@ def vetted(candidate: Candidate, quick: bool, seed: int | None) -> Vetted:
         verdict.seed,
         time.monotonic() - start,
     )
+
+
+@contextmanager
+def numerics(candidate: Candidate, seed: int = 0) -> Iterator[tuple[Context, tuple[str, ...]]]:
+    """A candidate in its process, to be called as the numerical checks call it, and the dtypes that it takes.
+
+    The context's ``seed`` may be set anew for further draws from the same process.
+    """
+    options = candidate.options_for(quick=False, seed=seed)
+    source = read_source(f"{candidate.path}:{candidate.name}", options.framework)
+    vetting = Vetting(source, options, Listener())
+    with vetting.spawned() as session:
+        examiner = Examiner(session, session.open(), vetting._required(), vetting._differentiates())
+        context = Context(examiner, options.loss, options.target, seed, interpreted=options.backend != "native")
+        yield context, vetting._supported(context)

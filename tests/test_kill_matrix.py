@@ -6,15 +6,19 @@ By default a sample is vetted, quickly; the whole set is `long`, and `make kill-
 from __future__ import annotations
 
 import ast
+import itertools
 import random
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.vetting.checks import ASKS
-from tests.candidates import Candidate, Vetted, read_all, read_file, vetted
+from harness.vetting.batches import family_batches, size_batches
+from harness.vetting.checks import ASKS, Failed
+from harness.vetting.checks.numerics import families, sizes
+from tests.candidates import Candidate, Vetted, numerics, read_all, read_file, vetted
 from tools import kill_matrix
 
 WRONG, RIGHT = read_all(wrong=True), read_all(wrong=False)
@@ -28,6 +32,7 @@ def label(candidate: Candidate) -> str:
 
 def sample(candidates: list[Candidate], key: str, count: int) -> list[Candidate]:
     """Candidates that a quick vetting can tell, no two of them alike in an attribute."""
+    candidates = [c for c in candidates if "backend" not in c.options]  # test_triton.py has those
     drawn = random.Random(SEED).sample(candidates, len(candidates))
     quick = [c for c in drawn if c.options.get("quick", True) and "timeout" not in c.options]
     return list({getattr(c, key): c for c in quick}.values())[:count]
@@ -71,6 +76,32 @@ def test_every_wrong_one_falls_to_the_check_meant_for_it(candidate: Candidate) -
 @pytest.mark.parametrize("candidate", RIGHT, ids=label)
 def test_every_right_one_is_accepted_whatever_the_seed(candidate: Candidate, seed: int | None) -> None:
     check(vetted(candidate, False, seed))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("candidate", RIGHT, ids=label)
+def test_the_numerical_checks_accept_a_right_one_under_fifty_seeds(candidate: Candidate) -> None:
+    assert alarms(candidate, range(50)) == []
+
+
+def test_the_numerical_checks_are_what_those_fifty_seeds_run() -> None:
+    never_reads = next(c for c in WRONG if c.name == "never_reads")
+    assert {alarm.partition(":")[0] for alarm in alarms(never_reads, [3])} >= {"accuracy", "gradient_accuracy", "sizes"}
+
+
+def alarms(candidate: Candidate, seeds: Iterable[int]) -> list[str]:
+    """Every failure of the numerical checks up to 4,097 classes, in every dtype, for each seed."""
+    found = []
+    with numerics(candidate) as (context, dtypes):
+        for context.seed in seeds:
+            for dtype in dtypes:
+                context.families = {dtype: [b for b in family_batches(context, dtype) if b.logits.shape[1] <= 4097]}
+                context.sizes = {dtype: [b for b in size_batches(context, dtype) if b.logits.shape[1] <= 4097]}
+                for finding in itertools.chain(families(context, dtype), sizes(context, dtype)):
+                    if isinstance(finding, Failed):
+                        found.append(f"{finding.check}: {dtype}, seed {context.seed}: {finding.detail}")
+    return found
 
 
 def test_the_sets_only_grow() -> None:
