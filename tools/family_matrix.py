@@ -69,7 +69,7 @@ def _numerical(candidate: Candidate) -> bool:
 
 def catches(candidate: Candidate, seed: int) -> set[tuple[str, str]]:
     """The (family, ``"loss"`` or ``"gradient"`` or ``"call"``) that show a candidate to be wrong."""
-    found = set()
+    found: set[tuple[str, str]] = set()
     with numerics(candidate, seed) as (context, dtypes):
         for dtype in dtypes:
             for batch in family_batches(context, dtype):
