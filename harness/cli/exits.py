@@ -1,7 +1,7 @@
 """Exit codes, in one place, and the one clear line on standard error that goes with each that is not 0.
 
-0: fine. 1: something is not as claimed. 2: it could not be done as asked (bad usage, no such file). 3: a fault of ours.
-130: interrupted.
+0: fine. 1: something is not as claimed, or got worse. 2: it could not be done as asked (bad usage, no such file). 3: a
+fault of ours, or nothing was measured where there should have been something. 130: interrupted.
 """
 
 from __future__ import annotations
@@ -21,11 +21,20 @@ from typing import Any
 
 import typer
 
-__all__ = ["FAULT", "INTERRUPTED", "NOT_AS_CLAIMED", "REFUSED", "Refused", "command"]
+__all__ = [
+    "FAULT",
+    "INTERRUPTED",
+    "NOTHING_MEASURED",
+    "NOT_AS_CLAIMED",
+    "REFUSED",
+    "WORSE",
+    "Refused",
+    "command",
+]
 
-NOT_AS_CLAIMED = 1
+NOT_AS_CLAIMED = WORSE = 1
 REFUSED = 2
-FAULT = 3
+FAULT = NOTHING_MEASURED = 3
 INTERRUPTED = 130
 
 _PATIENCE = 5.0

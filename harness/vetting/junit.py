@@ -7,6 +7,8 @@ from typing import Any
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
+from harness.xml_text import xml_text
+
 __all__ = ["junit_xml"]
 
 
@@ -16,10 +18,10 @@ def junit_xml(verdict: Mapping[str, Any]) -> bytes:
     A failed check is a failure, with the code that reproduces its witness; a candidate that could not be judged is one
     test case with an error. Each deviation is a test case, and a failure where nothing else rejects the candidate.
     """
-    candidate = _inert(verdict["candidate"])
+    candidate = xml_text(verdict["candidate"])
     suite = TestSuite(candidate)
     for key in ("framework", "loss", "target", "seed", "verdict", "message"):
-        suite.add_property(key, _inert(str(verdict[key])))
+        suite.add_property(key, xml_text(str(verdict[key])))
     for dtype, grade in verdict["grades"].items():
         suite.add_property(f"grade.{dtype}", str(grade))
     for check in verdict["checks"]:
@@ -27,15 +29,15 @@ def junit_xml(verdict: Mapping[str, Any]) -> bytes:
     failed = any(check["outcome"] == "failed" for check in verdict["checks"])
     by_deviation = verdict["verdict"] == "rejected" and not failed
     for deviation in verdict["deviations"]:
-        case = TestCase(f"deviation {_inert(deviation['check'])}", f"{candidate}.{_inert(deviation['dtype'])}")
+        case = TestCase(f"deviation {xml_text(deviation['check'])}", f"{candidate}.{xml_text(deviation['dtype'])}")
         if by_deviation:
-            case.result = [Failure(_inert(deviation["detail"]), "deviation")]
+            case.result = [Failure(xml_text(deviation["detail"]), "deviation")]
         else:
-            case.system_out = _inert(deviation["detail"])
+            case.system_out = xml_text(deviation["detail"])
         suite.add_testcase(case)
     if verdict["verdict"] == "error":
         case = TestCase("vet", candidate)
-        case.result = [Error(_inert(verdict["message"]), "cannot be judged")]
+        case.result = [Error(xml_text(verdict["message"]), "cannot be judged")]
         suite.add_testcase(case)
     document = JUnitXml("xent vet")
     document.add_testsuite(suite)
@@ -44,23 +46,13 @@ def junit_xml(verdict: Mapping[str, Any]) -> bytes:
 
 
 def _case(candidate: str, check: Mapping[str, Any]) -> TestCase:
-    case = TestCase(_inert(check["name"]), f"{candidate}.{_inert(check['dtype'])}")
-    detail = _inert(check["detail"])
+    case = TestCase(xml_text(check["name"]), f"{candidate}.{xml_text(check['dtype'])}")
+    detail = xml_text(check["detail"])
     if check["outcome"] == "skipped":
         case.result = [Skipped(detail)]
     elif check["outcome"] == "failed":
         failure = Failure(detail, "failed")
         code = (check["witness"] or {}).get("code", "")
-        failure.text = _inert("\n".join(filter(None, (check["detail"], code))))
+        failure.text = xml_text("\n".join(filter(None, (check["detail"], code))))
         case.result = [failure]
     return case
-
-
-def _inert(text: str) -> str:
-    """Text without the characters that XML 1.0 cannot hold, each as its escape."""
-    return "".join(c if c in "\t\n" or (c >= " " and _is_xml(ord(c))) else ascii(c)[1:-1] for c in text)
-
-
-def _is_xml(code: int) -> bool:
-    """Whether a character of that code may stand in XML 1.0 (section 2.2), control characters from 0x7f on left out."""
-    return code < 0x7F or 0xA0 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD or code >= 0x10000
