@@ -91,8 +91,40 @@ class Result:
 class Timing:
     """Time of one implementation on one shape, beside the baseline measured in the same rounds.
 
-    `seconds` holds one figure per round (forward + backward where there is a gradient, else forward; `what` says
-    which); `ratio` is the median over rounds of this implementation's time over the baseline's in the same round.
+    Parameters
+    ----------
+    implementation, framework, loss, dtype, device : str
+        What was timed.
+    what : str
+        ``"forward"``, ``"backward"`` or ``"forward+backward"``.
+    shape : tuple of int
+        (N, V) of the logits.
+    seconds : tuple of float
+        One figure per round, the median of the round's calls; empty where there is no speed, and `detail` says why.
+    baseline : str
+        The implementation (eager) that `ratio` is to.
+    ratio : float or None
+        Median over the rounds of this one's time over the baseline's in the same round.
+    detail : str
+        One line: why there is no speed.
+    mode : str
+        ``"eager"`` or ``"compiled"``.
+    outcome : str
+        An `Outcome`: `PASSED` where every result was right, `FAILED`, `NONFINITE`, … for a wrong one, which has no
+        speed.
+    grade : str or None
+        The grade of the timed calls' results, worst of loss and gradient, on the rows that were judged.
+    max_ulp : float or None
+        Their largest error in ulp.
+    copy_seconds : tuple of float
+        Per round, what a copy of the logits took: it reads and writes each byte once.
+    bandwidth : float or None
+        Bytes that have to be moved (the logits read and, with a backward, the gradient written) per second, over those
+        that a copy moves per second; median over the rounds.
+    peak_bytes : int or None
+        Memory at the height of one call, results included, above what was there before it.
+    memory : float or None
+        The same in multiples of the logits' bytes.
     """
 
     implementation: str
@@ -106,6 +138,14 @@ class Timing:
     baseline: str
     ratio: float | None
     detail: str = ""
+    mode: str = "eager"
+    outcome: str = "passed"
+    grade: str | None = None
+    max_ulp: float | None = None
+    copy_seconds: tuple[float, ...] = ()
+    bandwidth: float | None = None
+    peak_bytes: int | None = None
+    memory: float | None = None
 
 
 @dataclass(frozen=True)
@@ -224,4 +264,7 @@ def _thaw(key: str, value: Any) -> Any:
     return value
 
 
-_NUMBERS = {"max_ulp", "max_abs", "max_rel", "max_bound_ratio", "bound_ratios", "ratio", "seconds"}
+_NUMBERS = {
+    *("max_ulp", "max_abs", "max_rel", "max_bound_ratio", "bound_ratios"),
+    *("ratio", "seconds", "copy_seconds", "bandwidth", "memory"),
+}

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from harness.grades import Outcome
 from harness.run import Run
-from reports import model, numbers, speed
+from reports import model, numbers, speed, tradeoff, trends
 from reports.claims import claims
 from reports.heatmap import heat_map, state_of
 from reports.marks import LEGEND, mark_of
@@ -20,7 +20,7 @@ from reports.summary import commands, facts, missing, summary
 __all__ = ["asset", "environment", "render"]
 
 
-def render(run: Run) -> str:
+def render(run: Run, history: trends.History | None = None) -> str:
     """The report of a run: one self-contained HTML page that needs no network.
 
     The same run gives the same text, character for character.
@@ -29,6 +29,8 @@ def render(run: Run) -> str:
     ----------
     run : Run
         The record to show; it may be incomplete, or empty.
+    history : mapping of str to sequence of (str, float), optional
+        By the name of a series, its points in time: an ISO 8601 date and a value, of which smaller is better.
 
     Returns
     -------
@@ -58,6 +60,8 @@ def render(run: Run) -> str:
         families=notes,
         overviews=overviews(run, rows, heat),
         speed=speed.tables(run),
+        pictures=tradeoff.pictures(run),
+        trends=trends.trends(history or {}),
         claims=claims(run, rows),
         anchors={note.name: note.anchor for note in notes},
         legend=LEGEND,

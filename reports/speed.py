@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from harness.run import Run, Timing
-from reports.numbers import duration, ratio, spread
+from reports.numbers import duration, figure, ratio, spread
 
 __all__ = ["Entry", "Scale", "Table", "tables"]
 
@@ -21,14 +21,23 @@ class Entry:
     median: str
     spread: str
     ratio: str
+    share: str
+    memory: str
+    reason: str
     low: float | None
     mid: float | None
     high: float | None
 
     @property
+    def name(self) -> str:
+        """The implementation, with its mode where that is not the ordinary one."""
+        timing = self.timing
+        return timing.implementation if timing.mode == "eager" else f"{timing.implementation} ({timing.mode})"
+
+    @property
     def is_baseline(self) -> bool:
         """Whether the others are measured against this one."""
-        return self.timing.implementation == self.timing.baseline
+        return self.name == self.timing.baseline
 
     @property
     def bar_label(self) -> str:
@@ -44,7 +53,7 @@ class Scale:
 
     low: float
     high: float
-    width: float = 120.0
+    width: float = 96.0
 
     def at(self, value: float) -> float:
         """Where a ratio lies, clamped to the axis."""
@@ -67,6 +76,16 @@ class Table:
     entries: tuple[Entry, ...]
     scale: Scale
 
+    @property
+    def weighed(self) -> bool:
+        """Whether any peak memory is known."""
+        return any(entry.memory for entry in self.entries)
+
+    @property
+    def copied(self) -> bool:
+        """Whether any bandwidth is known."""
+        return any(entry.share for entry in self.entries)
+
 
 def tables(run: Run) -> list[Table]:
     """The timings of a run, a table for each combination of loss, dtype, device, shape and what, in the run's order."""
@@ -88,7 +107,7 @@ def _table(first: Timing, entries: Sequence[Entry], scale: Scale) -> Table:
 
 
 def _entries(group: Sequence[Timing]) -> list[Entry]:
-    baseline = next((t.seconds for t in group if t.implementation == t.baseline), ())
+    baseline = next((t.seconds for t in group if t.implementation == t.baseline and t.mode == "eager"), ())
     entries = [_entry(timing, baseline) for timing in group]
     return sorted(entries, key=lambda e: (math.inf if e.mid is None else e.mid, e.timing.implementation))
 
@@ -102,6 +121,9 @@ def _entry(timing: Timing, baseline: Sequence[float]) -> Entry:
         median=duration(median(seconds)) if seconds else "–",
         spread=spread(min(seconds), max(seconds)) if seconds else "",
         ratio=ratio(timing.ratio),
+        share="" if timing.bandwidth is None else f"{figure(100 * timing.bandwidth, 2)} %",
+        memory="" if timing.memory is None else f"{timing.memory:.1f}×",
+        reason=timing.detail or "not measured",
         low=low,
         mid=timing.ratio if known else None,
         high=high,
@@ -110,7 +132,7 @@ def _entry(timing: Timing, baseline: Sequence[float]) -> Entry:
 
 def _range(timing: Timing, baseline: Sequence[float]) -> tuple[float | None, float | None]:
     """Least and largest ratio over the rounds, each against the baseline of the same round."""
-    if len(timing.seconds) != len(baseline) or timing.implementation == timing.baseline:
+    if len(timing.seconds) != len(baseline) or timing.seconds == tuple(baseline):
         return None, None
     pairs = zip(timing.seconds, baseline, strict=True)
     ratios = [own / base for own, base in pairs if base > 0 and own > 0 and math.isfinite(own / base)]

@@ -70,6 +70,9 @@ def summary(run: Run, rows: Sequence[Subject]) -> Summary:
 
 def _scope(run: Run, rows: Sequence[Subject]) -> str:
     ran = len({subject.name for subject in rows if subject.measured})
+    if not ran and run.timings:
+        timed = len({t.implementation for t in run.timings if t.seconds})
+        return f"This run timed {count(timed, 'implementation')}; accuracy was judged only on what was timed."
     if not ran:
         return "Nothing was measured in this run."
     parts = [
@@ -136,6 +139,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("CPU", _get(environment, "cpu")),
         ("cores", _get(environment, "cores")),
         ("threads", _get(environment, "threads")),
+        ("load", _get(environment, "load")),
         ("Python", _get(environment, "python")),
         ("platform", _get(environment, "platform")),
     ]
@@ -161,6 +165,8 @@ def commands(run: Run) -> list[str]:
     seed = run.environment.get("seed")
     if not isinstance(request, Mapping):
         request = {"dtypes": dtypes(run) if len(dtypes(run)) < _ALL_DTYPES else []}
+    if request.get("command") == "speed":
+        return [shlex.join(_speed_words(request, seed)), "xent report run.json -o report.html"]
     words = ["xent", "accuracy"]
     for key, option in _OPTIONS.items():
         words += [word for value in request.get(key) or () for word in (option, str(value))]
@@ -168,6 +174,19 @@ def commands(run: Run) -> list[str]:
     words += ["--speed"] if run.timings else []
     words += ["--seed", str(seed)] if seed is not None else []
     return [shlex.join([*words, "--json", "run.json"]), "xent report run.json -o report.html"]
+
+
+def _speed_words(request: Mapping[str, Any], seed: Any) -> list[str]:
+    """The words of a speed run: lists are repeated options, whose names are singular."""
+    words = ["xent", "speed"]
+    for key, value in request.items():
+        if isinstance(value, list):
+            option = "--" + {"only": "only"}.get(key, key.removesuffix("s"))
+            words += [word for entry in value for word in (option, str(entry))]
+        elif key in ("device", "threads", "budget", "baseline"):
+            words += [f"--{key}", str(value)]
+    words += [] if request.get("memory", True) else ["--no-memory"]
+    return [*words, *(["--seed", str(seed)] if seed is not None else []), "--json", "run.json"]
 
 
 _ALL_DTYPES = 4

@@ -14,7 +14,7 @@ from reports.page import asset, environment
 __all__ = ["render_verdict"]
 
 _WORDS = {"accepted": "Accepted", "rejected": "Rejected", "error": "Could not be judged"}
-_FACTS = ("framework", "loss", "target", "seed")
+_FACTS = ("framework", "loss", "target", "backend", "seed")
 _CIRCUMSTANCES = ("python", "platform", "cpu", "started", "commit")
 _PASSED = Mark("✓", "A", "passed", 0)
 _FAILED = Mark("✗", "X", "failed", 1)
@@ -162,4 +162,6 @@ def _command(verdict: Mapping[str, Any]) -> str:
     words = ["xent", "vet", verdict["candidate"], "--framework", verdict["framework"], "--loss", verdict["loss"]]
     if verdict.get("target") == "probabilities":
         words += ["--target", "probabilities"]
+    if verdict.get("backend", "native") != "native":
+        words += ["--backend", "interpret"]
     return shlex.join([str(word) for word in (*words, "--seed", verdict["seed"])])

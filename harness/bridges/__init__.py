@@ -6,13 +6,12 @@ know of it. The framework is imported when its bridge is, and only there: never 
 
 from __future__ import annotations
 
-import gc
 import importlib
 import importlib.util
 import pkgutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,15 +24,14 @@ from harness.declaration import Implementation
 from harness.formats import FORMATS, Format, FormatUnavailable
 from harness.wire import WIRE_DTYPES
 
-__all__ = ["WHAT", "Bridge", "FrameworkUnavailable", "Inputs", "Returned", "bridge_for", "frameworks", "unavailable"]
+__all__ = ["Bridge", "FrameworkUnavailable", "Inputs", "Returned", "bridge_for", "frameworks", "unavailable"]
 
 Array = np.ndarray[Any, Any]
 
 _PIP = {"mlx": "'mlx[cpu]'"}
 """What pip calls a framework, where that is not its name."""
-
-WHAT = ("forward", "forward+backward")
-"""What can be timed."""
+_BESIDE = {"triton": "torch"}
+"""What a framework is used through, and needs beside itself."""
 
 
 class FrameworkUnavailable(ImportError):
@@ -71,6 +69,10 @@ class Bridge(ABC):
     framework: ClassVar[str]
     variables: ClassVar[tuple[str, ...]] = ()
     """Environment variables, beside the thread counts, that decide what the framework does: a run records them."""
+    backend: str = "native"
+    """``"native"`` for code that runs as it would in use, else the name of what interprets it."""
+    device: str = "cpu"
+    """Where implementations get their inputs: ``"cpu"`` or ``"cuda"``."""
 
     def __init__(self, threads: int = 1) -> None:
         self.threads = threads
@@ -146,37 +148,6 @@ class Bridge(ABC):
         seconds = time.perf_counter() - start
         return Returned(self.numpy(loss), self.numpy(slope) if differentiate else None, seconds)
 
-    def time(
-        self, implementation: Implementation, batch: Batch, *, what: str = "forward", repeats: int = 1
-    ) -> list[float]:
-        """Seconds of each of `repeats` calls, all on the same converted inputs, with the garbage collector off.
-
-        Raises
-        ------
-        ValueError
-            For `what` not in `WHAT`, or a backward where there is no gradient.
-        """
-        if what not in WHAT:
-            raise ValueError(f"cannot time {what!r}: choose from {', '.join(WHAT)}")
-        if what != "forward" and not implementation.declaration.has_gradient:
-            raise ValueError(f"{implementation.declaration.name} has no gradient: time 'forward'")
-        run: Callable[[Implementation, Inputs], Any] = self.forward if what == "forward" else self.forward_backward
-        inputs = self.inputs(implementation, batch)
-        seconds = []
-        collecting = gc.isenabled()
-        gc.collect()
-        gc.disable()
-        try:
-            for _ in range(repeats):
-                start = time.perf_counter()
-                result = run(implementation, inputs)
-                seconds.append(time.perf_counter() - start)
-                del result  # freed outside of the clock
-        finally:
-            if collecting:
-                gc.enable()
-        return seconds
-
 
 def crossing(array: Array) -> Array:
     """The array, if its dtype crosses the wire.
@@ -201,7 +172,8 @@ def unavailable(framework: str) -> str:
     """Why a framework cannot be used, with what to do about it, or ``""`` where it can; nothing is imported."""
     if framework not in frameworks():
         return f"there is no bridge for framework {framework!r}: choose from {', '.join(frameworks())}"
-    return "" if installed(framework) else f"{framework} is not installed: pip install {_PIP.get(framework, framework)}"
+    needed = [name for name in (framework, _BESIDE.get(framework, framework)) if not installed(name)]
+    return f"{needed[0]} is not installed: pip install {_PIP.get(needed[0], needed[0])}" if needed else ""
 
 
 def installed(module: str) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from harness.bridges import Array, Bridge, Inputs, crossing
 from harness.declaration import Implementation
 
-__all__ = ["BRIDGE", "NumpyBridge"]
+__all__ = ["BRIDGE", "NumpyBridge", "gradient_options"]
 
 
 class NumpyBridge(Bridge):
@@ -41,7 +41,7 @@ class NumpyBridge(Bridge):
         loss = self.forward(implementation, inputs)
         if implementation.gradient is None:
             raise ValueError(f"{implementation.declaration.name} declares no gradient function")
-        options = _gradient_options(implementation, inputs)
+        options = gradient_options(implementation, inputs)
         upstream = inputs.upstream.reshape(-1)[0] if np.ndim(loss) == 0 and inputs.upstream.size else inputs.upstream
         with np.errstate(all="ignore"):
             return loss, implementation.gradient(inputs.logits, inputs.target, upstream, **options)
@@ -55,7 +55,7 @@ class NumpyBridge(Bridge):
         return found
 
 
-def _gradient_options(implementation: Implementation, inputs: Inputs) -> dict[str, Any]:
+def gradient_options(implementation: Implementation, inputs: Inputs) -> dict[str, Any]:
     """The options of the gradient function: ``reduction="none"`` may be missing from its signature."""
     options = dict(inputs.options)
     if options.get("reduction") == "none" and implementation.gradient is not None:
