@@ -360,6 +360,8 @@ def test_one_that_can_be_imported_only_once_is_rejected(write: Write, tmp_path: 
 
 STATE = {
     "np.seterr(all='raise')": "numpy error state",
+    "np.seterr(over='ignore')": "numpy error state",
+    "os.chdir('/')": "working folder",
     "warnings.simplefilter('ignore')": "warnings filters",
     "random.seed(0)": "random state",
     "np.random.seed(0)": "numpy random state",
@@ -372,10 +374,14 @@ STATE = {
 }
 
 
+AGAIN = ("warnings filters", "random state", "numpy random state", "numpy error state", "working folder")
+"""What is put back after each call, so that it shows each time."""
+
+
 def test_process_state_is_told_by_name(write: Write) -> None:
     deeds = list(STATE)
     lines = "\n".join(f"    if y[0] == {i}: {deed}" for i, deed in enumerate(deeds))
-    imports = "import numpy.testing, random, sys, time, types, warnings"
+    imports = "import numpy.testing, os, random, sys, time, types, warnings"
     spec = write(f"{imports}\ndef f(z, y):\n{lines}\n    return right(z, y)\n")
     with Session(read_source(spec)) as session:
         session.open()
@@ -386,8 +392,7 @@ def test_process_state_is_told_by_name(write: Write) -> None:
                     Batch(given.loss, given.logits, np.array([number]), given.upstream), Call(gradient=False)
                 )
                 assert reply.outcome is Outcome.PASSED
-                again = ("warnings filters", "random state", "numpy random state", "numpy error state")
-                if turn == 0 or STATE[deed] in again:
+                if turn == 0 or STATE[deed] in AGAIN:
                     assert reply.altered == (STATE[deed],), deed
         kept = Batch(given.loss, given.logits, np.array([len(deeds)]), given.upstream)
         assert session.call(kept, Call(gradient=False)).altered == ()
@@ -399,6 +404,15 @@ def test_state_is_rejected_for_its_own_check(write: Write) -> None:
         verdict = vetted(spec, "process_state", "row_independence")
         assert list(reasons(verdict)) == ["process_state"]
         assert f"a call changed the {state}" in reasons(verdict)["process_state"]
+
+
+def test_an_input_that_was_changed_before_an_exception_is_told(write: Write) -> None:
+    spec = write(
+        "def f(z, y):\n    if len(z) == 5:\n        z -= 1\n        raise ValueError('no')\n    return right(z, y)\n"
+    )
+    assert reasons(vetted(spec, "inputs_untouched")) == {
+        "inputs_untouched": "inputs (5 × 8): logits was changed by the call"
+    }
 
 
 def test_state_altered_only_in_a_late_call_is_noticed(write: Write) -> None:

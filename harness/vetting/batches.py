@@ -10,14 +10,9 @@ import numpy as np
 from harness.batch import Batch
 from harness.families import families_for, make_batch
 from harness.vetting.context import Context
+from harness.vetting.scale import Scale
 
 __all__ = ["family_batches", "size_batches"]
-
-SIZES = (1, 2, 3, 127, 129, 1000, 4097, 32000, 65537, 131072)
-ROWS = (1, 257)
-QUICK_SIZE = 1000
-NUMBERS, QUICK_NUMBERS = 1 << 16, 1500
-"""So many different numbers of a batch are solved at most: truth takes time by them, and equal logits cost as one."""
 
 
 def family_batches(context: Context, dtype: str) -> list[Batch]:
@@ -35,8 +30,7 @@ def family_batches(context: Context, dtype: str) -> list[Batch]:
         elif not context.indices and "ignore_index" not in batch.options:
             q = context.soften(batch.target, batch.logits)
             fitting.append(replace(batch, target=batch.format.round(q)))
-    most = QUICK_NUMBERS if context.quick else NUMBERS
-    return [shorter for batch in fitting if (shorter := _at_most(batch, most, at_least=1 if context.quick else 2))]
+    return [shorter for batch in fitting if (shorter := _at_most(_sampled(batch, context.scale), context.scale))]
 
 
 def _claimed(context: Context, batch: Batch) -> Batch | None:
@@ -53,14 +47,26 @@ def _claimed(context: Context, batch: Batch) -> Batch | None:
     return replace(batch, options=options, target=target)
 
 
-def _at_most(batch: Batch, numbers: int, at_least: int) -> Batch | None:
+def _sampled(batch: Batch, scale: Scale) -> Batch:
+    """Rows from all over the batch, as many as the scale allows; masks are kept whole where their rows are not many."""
+    rows, classes = batch.logits.shape
+    most = min(scale.family_rows or rows, (scale.family_elements or rows * classes) // classes)
+    if most >= rows or (batch.family.startswith("masked") and most):
+        return batch
+    return batch.rows(np.unique(np.linspace(0, rows - 1, most).round().astype(int)))
+
+
+def _at_most(batch: Batch, scale: Scale) -> Batch | None:
     """The first rows, so many that no more numbers than that are to be solved; None where those would be too few.
 
     Masks are kept whole: where one begins and ends is what each of those rows is about.
     """
+    numbers, at_least = scale.numbers, scale.fewest_rows
     logits = batch.logits.astype(np.float64)
+    if not len(logits):
+        return None
     costs = np.cumsum([np.unique(row[np.isfinite(row)]).size for row in logits])
-    if batch.family.startswith("masked") or not costs.size or costs[-1] <= numbers:
+    if batch.family.startswith("masked") or costs[-1] <= numbers:
         return batch
     rows = int(np.searchsorted(costs, numbers, side="right"))
     if rows < at_least:
@@ -70,13 +76,10 @@ def _at_most(batch: Batch, numbers: int, at_least: int) -> Batch | None:
 
 def size_batches(context: Context, dtype: str) -> list[Batch]:
     """One batch for each number of classes, the mass or the target in the last of them; and for one row and many."""
-    chosen = [v for v in SIZES if not context.quick or v <= QUICK_SIZE]
     rng = context.rng("sizes", dtype)
-    odd = [int(rng.integers(5, 120)), int(rng.integers(130, 999))]  # sizes that nobody can have prepared for
-    if not context.quick:
-        odd.append(int(rng.integers(2000, 4000)))
+    odd = [int(rng.integers(*bounds)) for bounds in context.scale.odd_sizes]
     batches = []
-    for v in (*chosen, *odd):
+    for v in (*context.scale.sizes, *odd):
         n = 4 if v < 32000 else 1
         logits = rng.standard_normal((n, v))
         labels = rng.integers(v // 2, v, n)  # in the upper half, where an index of too few bits has wrapped
@@ -86,7 +89,7 @@ def size_batches(context: Context, dtype: str) -> list[Batch]:
             logits[2] *= 0.01  # every class counts
             logits[3, 0] += np.log(max(v, 2)) + 1
         batches.append(context.batch(dtype, f"size {v}", logits=logits, labels=labels))
-    for n in ROWS:
+    for n in context.scale.rows:
         batches.append(context.batch(dtype, f"{n} rows", n, 10))
     return batches
 

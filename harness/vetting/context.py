@@ -16,6 +16,7 @@ from harness.losses import Loss, loss_named
 from harness.reference import Reference, reference_of
 from harness.vetting.examiner import Examination, Examiner, Probe, Problem
 from harness.vetting.findings import Failed, Finding
+from harness.vetting.scale import Scale, scale_for
 
 __all__ = ["Context"]
 
@@ -42,6 +43,8 @@ class Context:
         Whether to leave out what takes long.
     solved : mapping
         Truth that is being solved elsewhere, by batch; `reference` waits for it.
+    interpreted : bool
+        Whether the candidate runs in an interpreter, which takes its time.
     grades : dict
         Per dtype, the worst grade over the judged rows of the numerical checks.
     """
@@ -54,7 +57,13 @@ class Context:
     solved: Mapping[int, Callable[[], Reference]] = field(default_factory=dict)
     families: Mapping[str, list[Batch]] = field(default_factory=dict)
     sizes: Mapping[str, list[Batch]] = field(default_factory=dict)
+    interpreted: bool = False
     grades: dict[str, Grade] = field(default_factory=dict)
+
+    @property
+    def scale(self) -> Scale:
+        """How large the inputs are, and how many."""
+        return scale_for(self.quick, self.interpreted)
 
     @property
     def definition(self) -> Loss:
@@ -110,6 +119,17 @@ class Context:
         given = {name: fmt.round(o) if isinstance(o, np.ndarray) else o for name, o in (options or {}).items()}
         upstream = fmt.round(draw_upstream(rng, self.definition.output_shape(z)))
         return Batch(self.loss, z, target, upstream, given, family=word, seed=self.seed)
+
+    def digits(self, dtype: str, values: Array) -> Array:
+        """The values rounded to digits that the next narrower format lacks, and to few more: float64.
+
+        That is enough for rounding them to the wrong format to show. The product with a short number is exact, so that
+        right code has the roundings that the bounds allow for, and no more; in 16 bits, where there is no narrower
+        format, the numbers are short themselves.
+        """
+        mantissa, exponent = np.frexp(values)
+        scale = 2.0 ** {64: 30, 32: 15}.get(named(dtype).bits, 3)
+        return np.asarray(np.ldexp(np.rint(mantissa * scale) / scale, exponent))
 
     def soften(self, labels: Array, logits: Array) -> Array:
         """Probabilities [N, V] for labels: one-hot in even rows; in odd ones a quarter goes to the largest logit."""

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from harness.batch import Batch
-from harness.bridges import Bridge, bridge_for
-from harness.vetting.layouts import numpy_view, torch_view
+from harness.bridges import Bridge, bridge_for, triton_interpreter, unavailable
+from harness.vetting.layouts import layout_of, numpy_view, torch_view
 
 __all__ = ["Call", "Driver", "Given", "NoDevice", "driver_for"]
 
@@ -82,8 +82,12 @@ class Driver(ABC):
 
     @contextmanager
     def context(self) -> Iterator[None]:
-        """What surrounds everything that touches the framework's arrays; overflow is no news to anybody here."""
-        with np.errstate(all="ignore"):
+        """What surrounds everything that touches the framework's arrays; overflow is no news to anybody here.
+
+        It is told to a function that does nothing, which is as quiet as to ignore it, and lets a candidate be seen that
+        has it ignored for others too.
+        """
+        with np.errstate(all="call", call=_say_nothing):
             yield
 
     @abstractmethod
@@ -105,18 +109,16 @@ class Driver(ABC):
 
     def give(self, batch: Batch, call: Call) -> Given:
         """Inputs for one call."""
+
+        def view(name: str, array: Array) -> Any:
+            return self.view(array, layout_of(name, array.ndim, call.layout))
+
         options = {
-            name: self.view(value, call.layout if call.layout != "expanded" else "contiguous")
-            if isinstance(value, np.ndarray)
-            else value
+            name: view(name, value) if isinstance(value, np.ndarray) else value
             for name, value in {**batch.options, **call.options}.items()
         }
-        plain = "contiguous" if call.layout == "expanded" else call.layout
         return Given(
-            self.view(batch.logits, call.layout),
-            self.view(batch.target, plain if batch.target.ndim == 1 else call.layout),
-            self.view(batch.upstream, plain),
-            options,
+            view("logits", batch.logits), view("target", batch.target), view("upstream", batch.upstream), options
         )
 
     def refresh(self, given: Given, batch: Batch) -> None:
@@ -130,6 +132,10 @@ class Driver(ABC):
     def read(self, value: Any) -> Array:
         """A native array as NumPy's."""
         return self.bridge.numpy(value)
+
+
+def _say_nothing(kind: str, flag: int) -> None:
+    """What NumPy calls on overflow and the like."""
 
 
 class NumpyDriver(Driver):
@@ -266,14 +272,19 @@ def _fit(upstream: Any, loss: Any) -> Any:
     raise WrongShape(f"the loss has shape {list(loss.shape)}: expected {list(upstream.shape)}, or [] for a reduced one")
 
 
-def driver_for(framework: str, threads: int, device: str = "cpu") -> Driver:
-    """The driver for a framework, which this imports.
+def driver_for(framework: str, threads: int, device: str = "cpu", backend: str = "native") -> Driver:
+    """The driver for a framework, which this imports; with backend ``"interpret"``, Triton's interpreter too.
 
     Raises
     ------
     NoDevice
-        Where the framework cannot compute on the device, ``"cpu"`` or ``"cuda"``.
+        Where the framework cannot compute on the device, ``"cpu"`` or ``"cuda"``, or with the backend.
     """
+    if backend == "interpret" and framework == "torch":
+        reason = unavailable("triton")
+        if reason:
+            raise NoDevice(f"--backend interpret runs Triton kernels on the CPU: {reason}")
+        triton_interpreter.mend()
     kinds: dict[str, type[Driver]] = {"numpy": NumpyDriver, "torch": TorchDriver, "jax": JaxDriver}
     if device == "cuda":
         os.environ.setdefault("JAX_PLATFORMS", "cuda,cpu")  # before its bridge says that it is the CPU

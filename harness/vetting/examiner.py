@@ -140,6 +140,8 @@ class Examiner:
         sent = batch if reduction == "none" else _with_scalar(batch)
         reply = self._call(sent, self._call_for(probe, reduction))
         if reply.outcome is not Outcome.PASSED:
+            if "after/logits" in reply.arrays:
+                self._inspect(reply, sent, probe)
             return Examination(reply, (self._failure(reply, batch, probe),))
         self._inspect(reply, sent, probe)
         return self._judged(batch, probe, reply, reply.arrays, reduction, reference)

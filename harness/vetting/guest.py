@@ -50,14 +50,18 @@ class Guest:
         handlers = {"start": self.start, "load": self.load, "call": self.call, "sequence": self.sequence}
         try:
             return handlers[request.body["op"]](request)
-        except NoGradient as error:
-            return _failure("no_gradient", str(error))
-        except WrongShape as error:
-            return _failure(Outcome.WRONG_SHAPE, str(error))
         except BaseException as error:  # SystemExit too: the candidate ends the process only by force
-            if self.is_foreign(error):
-                raise
-            return _failure(Outcome.RAISED, describe_exception(error))
+            return self._failed(error)
+
+    def _failed(self, error: BaseException) -> Message:
+        """The reply to a request that has ended with an exception of the candidate's."""
+        if isinstance(error, NoGradient):
+            return _failure("no_gradient", str(error))
+        if isinstance(error, WrongShape):
+            return _failure(Outcome.WRONG_SHAPE, str(error))
+        if self.is_foreign(error):
+            raise error
+        return _failure(Outcome.RAISED, describe_exception(error))
 
     def is_foreign(self, error: BaseException) -> bool:
         """Whether an exception is not the candidate's doing, and not to be answered."""
@@ -66,7 +70,8 @@ class Guest:
     def start(self, request: Message) -> Message:
         """Import the framework."""
         importlib.import_module("numpy.testing")  # so that it is seen when the candidate's file patches it
-        self.driver = driver_for(self.framework, self.threads, request.body.get("device", "cpu"))
+        body = request.body
+        self.driver = driver_for(self.framework, self.threads, body.get("device", "cpu"), body.get("backend", "native"))
         self.restorer = Restorer()
         return Message({"framework": self.framework, "flushed": sorted(self.driver.bridge.flushed)})
 
@@ -103,11 +108,12 @@ class Guest:
             given = driver.give(batch_from(request), call)
             candidate = self._prepared(given)
             before = self._settled()
-            seconds, arrays = self._called(driver, candidate, given, call)
+            try:
+                seconds, arrays = self._called(driver, candidate, given, call)
+            except BaseException as error:  # what it did to its inputs may be why
+                return Message(self._failed(error).body, _afterwards(driver, given))
             altered = changed(before, snapshot())
-            arrays |= {"after/logits": driver.read(given.logits), "after/upstream": driver.read(given.upstream)}
-            arrays["after/target"] = driver.read(given.target)
-            arrays |= {f"after/{name}": driver.read(value) for name, value in given.options.items() if _is_array(value)}
+            arrays |= _afterwards(driver, given)
         return Message({"seconds": seconds, "altered": altered, "resident": _resident()}, arrays)
 
     def sequence(self, request: Message) -> Message:
@@ -234,6 +240,13 @@ def _import(path: str, folder: str, module: str) -> Any:
     sys.modules[name] = made
     spec.loader.exec_module(made)
     return made
+
+
+def _afterwards(driver: Driver, given: Given) -> dict[str, Any]:
+    """The inputs of a call as they are after it."""
+    inputs = {"logits": given.logits, "target": given.target, "upstream": given.upstream}
+    inputs |= {name: value for name, value in given.options.items() if _is_array(value)}
+    return {f"after/{name}": driver.read(value) for name, value in inputs.items()}
 
 
 def _is_array(value: Any) -> bool:

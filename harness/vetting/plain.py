@@ -7,12 +7,14 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.batch import Batch
+from harness.bridges import triton_interpreter
 from harness.process import THREAD_VARIABLES
 from harness.vetting.examiner import Examiner
 from harness.vetting.replies import inert
@@ -76,8 +78,12 @@ def run_plainly(examiner: Examiner, batch: Batch) -> tuple[np.ndarray[Any, Any] 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.savez(folder / "inputs.npz", logits=batch.logits.astype(np.float64), target=target, dtype=batch.dtype)
+        variables = examiner.session.variables
+        if variables:  # the interpreter as it is mended in there, too: a file that needs nothing else of the harness
+            (folder / "prepare.py").write_bytes(Path(triton_interpreter.__file__).read_bytes())
+            script = "import prepare; prepare.mend()\n" + script
         (folder / "train.py").write_text(script)
-        detail = _run(folder, examiner.session.timeout + TIMEOUT)
+        detail = _run(folder, examiner.session.timeout + TIMEOUT, variables)
         if detail:
             return None, detail
         loss = _read(folder / "loss.npy")
@@ -96,14 +102,14 @@ def _read(path: Path) -> np.ndarray[Any, Any] | None:
     return loss if isinstance(loss, np.ndarray) else None
 
 
-def _run(folder: Path, timeout: float) -> str:
+def _run(folder: Path, timeout: float, variables: Mapping[str, str]) -> str:
     """Run the script in its folder, watched; one line on what went wrong, or ``""``."""
     mark = new_mark()
     with (folder / "errors.txt").open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "train.py"],
             cwd=folder,
-            env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"), **mark},
+            env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"), **variables, **mark},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

@@ -33,7 +33,8 @@ class Reply:
     outcome : Outcome
         `PASSED` where arrays came back; else `RAISED`, `CRASHED`, `TIMED_OUT` or `WRONG_SHAPE`.
     arrays : mapping of str to array
-        ``loss``, ``gradient`` (``gradient1``, … for further ones) and ``after/…``, the inputs as they were afterwards.
+        ``loss``, ``gradient`` (``gradient1``, … for further ones) and ``after/…``, the inputs as they were afterwards;
+        the last only, where a call raised.
     detail : str
         One line on what went wrong.
     altered : tuple of str
@@ -87,7 +88,8 @@ def failure_of(message: Message) -> Reply | None:
     detail = inert(str(message.body.get("detail", "")))
     if failure == "no_gradient":
         return Reply(Outcome.RAISED, detail=detail, no_gradient=True)
-    return Reply(Outcome.WRONG_SHAPE if failure == Outcome.WRONG_SHAPE else Outcome.RAISED, detail=detail)
+    outcome = Outcome.WRONG_SHAPE if failure == Outcome.WRONG_SHAPE else Outcome.RAISED
+    return Reply(outcome, message.arrays, detail)
 
 
 def read_claims(loaded: Message, flushed: object) -> Claims | None:

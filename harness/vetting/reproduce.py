@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from harness.batch import Batch
 from harness.vetting.examiner import Problem
+from harness.vetting.layouts import FAR, SPREAD, layout_of
 from harness.vetting.source import Source
 from harness.witness import hexadecimal
 
@@ -19,8 +21,10 @@ LONGEST = 4096
 """Arrays with more elements than this are given by what the witness needs to be found again: family, seed and shape."""
 
 
-def witness_of(source: Source, problem: Problem, claims: tuple[str, ...]) -> dict[str, Any]:
-    """The witness of a problem as JSON-ready data."""
+def witness_of(
+    source: Source, problem: Problem, claims: tuple[str, ...], variables: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The witness of a problem as JSON-ready data; `variables` are those that the candidate's process was given."""
     batch = problem.batch
     options: dict[str, Any] = {name: _hex(value) for name, value in batch.options.items()}
     if "reduction" in claims:
@@ -38,7 +42,7 @@ def witness_of(source: Source, problem: Problem, claims: tuple[str, ...]) -> dic
         "got": None if problem.got is None else hexadecimal(problem.got),
         "want": None if problem.want is None else hexadecimal(problem.want),
         "detail": problem.detail,
-        "code": _code(source, problem, claims),
+        "code": _environment(variables or {}, batch.dtype) + _code(source, problem, claims),
     }
 
 
@@ -61,6 +65,16 @@ def _nest(flat: list[Any], shape: tuple[int, ...]) -> Any:
     return [_nest(flat[i * step : (i + 1) * step], shape[1:]) for i in range(shape[0])]
 
 
+def _environment(variables: Mapping[str, str], dtype: str) -> str:
+    """The lines that make a process interpret Triton kernels, where the candidate's did."""
+    if not variables:
+        return ""
+    lines = ["import os", *(f"os.environ[{name!r}] = {value!r}" for name, value in variables.items())]
+    if dtype == "bfloat16":
+        lines.append("import harness.bridges.triton_interpreter as t; t.mend()  # without it, bfloat16 is raw bits")
+    return "\n".join(lines) + "\n"
+
+
 def _code(source: Source, problem: Problem, claims: tuple[str, ...]) -> str:
     """Pasteable Python: imports the candidate's file and prints what it gives beside the truth."""
     batch = problem.batch
@@ -72,6 +86,7 @@ def _code(source: Source, problem: Problem, claims: tuple[str, ...]) -> str:
     numbers = {"logits": batch.logits, "target": batch.target, "upstream": batch.upstream}
     numbers |= {name: value for name, value in batch.options.items() if isinstance(value, np.ndarray)}
     lines += [f"{name} = {_array(source.framework, array, batch)}" for name, array in numbers.items()]
+    lines += _laid_out(source.framework, problem, numbers)
     options = [f"{n}={n if isinstance(v, np.ndarray) else repr(v)}" for n, v in batch.options.items()]
     if "reduction" in claims:
         options.append(f"reduction={problem.probe.reduction or 'none'!r}")
@@ -114,16 +129,55 @@ def _array(framework: str, array: Array, batch: Batch) -> str:
     return f"torch.tensor({text}, dtype=torch.{name})" if framework == "torch" else f"jnp.array({text}, dtype='{name}')"
 
 
+_OFFSET = {
+    "torch": "torch.cat([{0}.flatten()[:1].repeat(3), {0}.flatten()])[3:].view({0}.shape)",
+    "numpy": "np.concatenate([{0}.flat[:1].repeat(3), {0}.ravel()])[3:].reshape({0}.shape)",
+}
+_VIEWS = {
+    "torch": {
+        "transposed": "{0}.t().contiguous().t()",
+        "strided": "torch.stack([{0}, {0} + 1], -1).flatten(-2)[..., ::2]",
+        "offset": _OFFSET["torch"],
+        "expanded": "{0}[:1].expand({0}.shape)",
+        SPREAD: "{0}.flatten()[0].expand({0}.shape)",
+        # Address space alone: as_strided on memory that is never touched.
+        "far": f"torch.empty(2**31 + {{0}}.shape[0] * {FAR}, dtype={{0}}.dtype)"
+        f".as_strided({{0}}.shape, ({FAR}, 1), 2**31).copy_({{0}})",
+    },
+    "numpy": {
+        "transposed": "np.asfortranarray({0})",
+        "strided": "np.stack([{0}, {0} + 1], -1).reshape(*{0}.shape[:-1], -1)[..., ::2]",
+        "offset": _OFFSET["numpy"],
+        "expanded": "np.broadcast_to({0}[:1], {0}.shape)",
+        SPREAD: "np.broadcast_to({0}.flat[0], {0}.shape)",
+    },
+}
+"""Framework and layout → an expression for the array {0} in that layout."""
+
+
+def _laid_out(framework: str, problem: Problem, numbers: Mapping[str, Array]) -> list[str]:
+    """The lines that give each array the layout that it was presented in."""
+    layout = problem.probe.layout
+    if framework not in _VIEWS or layout == "contiguous":
+        return []
+    if layout == "read_only":
+        return [f"{name}.flags.writeable = False" for name in numbers]
+    lines = []
+    for name, array in numbers.items():
+        view = layout_of(name, array.ndim, layout)
+        if array.size and array.ndim and view in _VIEWS[framework]:
+            lines.append(f"{name} = {_VIEWS[framework][view].format(name)}")
+    return lines
+
+
 def _call(source: Source, options: str, problem: Problem) -> list[str]:
     """The lines that call the candidate and print its loss and, where that is the matter, its gradient."""
     name = source.name
     separator = ", " if options else ""
-    view = {"transposed": ".T.contiguous().T", "strided": ".repeat_interleave(2, -1)[..., ::2]"}
     if source.framework == "torch":
-        layout = view.get(problem.probe.layout, "")
         is_class = source.name[:1].isupper()
         call = f"{name}({options})(z, target)" if is_class else f"{name}(z, target{separator}{options})"
-        lines = [f"z = logits{layout}.detach().requires_grad_()", f"loss = {call}", "print(loss)"]
+        lines = ["z = logits.detach().requires_grad_()", f"loss = {call}", "print(loss)"]
         if problem.what == "gradient":
             fitted = "upstream.to(loss.dtype) if loss.dim() else upstream.flatten()[0].to(loss.dtype)"
             lines.append(f"print(torch.autograd.grad(loss, z, {fitted})[0])")

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from harness.batch import Batch
 from harness.bridges import unavailable
+from harness.bridges.triton_interpreter import VARIABLE
 from harness.grades import Outcome
 from harness.messages import batch_message
 from harness.process import Child, child_environment
@@ -53,6 +54,8 @@ class Session:
         Threads that the framework may use.
     device : str
         ``"cpu"`` or ``"cuda"``.
+    backend : str
+        ``"native"`` or ``"interpret"``.
     """
 
     isolated = True
@@ -66,14 +69,21 @@ class Session:
         timeout: float = 20.0,
         threads: int = 1,
         device: str = "cpu",
+        backend: str = "native",
     ) -> None:
         self.source, self.gradient, self.timeout = source, gradient, timeout
-        self.threads, self.device = threads, device
+        self.threads, self.device, self.backend = threads, device, backend
         self.calls = 0
         self.deaths = 0
         self.last_death = Reply(Outcome.PASSED)
         self._child: Child | None = None
         self._watch: Watch | None = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment variables of a process that the candidate runs in, beside those of every such process."""
+        interpreted = self.backend == "interpret" and self.source.framework == "torch"
+        return {VARIABLE: "1"} if interpreted else {}
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +113,9 @@ class Session:
         if reason:
             raise CannotJudge(reason)
         self._start()
-        started = self._exchange(Message({"op": "start", "device": self.device}), START_TIMEOUT)
+        started = self._exchange(
+            Message({"op": "start", "device": self.device, "backend": self.backend}), START_TIMEOUT
+        )
         if isinstance(started, Reply):
             told = started.detail.removeprefix("NoDevice: ")
             raise CannotJudge(told if told != started.detail else f"{self.source.framework} does not start: {told}")
@@ -124,7 +136,7 @@ class Session:
     def _start(self) -> None:
         mark = new_mark()
         arguments = [self.source.framework, str(self.threads)]
-        environment = child_environment(self.threads) | mark
+        environment = child_environment(self.threads) | self.variables | mark
         self._child = Child("harness.vetting.guest", arguments, environment, limit=REPLY_LIMIT)
         self._watch = Watch(self._child.pid, mark)
 

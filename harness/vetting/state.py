@@ -7,10 +7,12 @@ the call has changed. Only modules that are loaded already are asked, so that ta
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import sys
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,7 @@ def snapshot() -> dict[str, Any]:
         "random state": _digest(random.getstate()),
         "warnings filters": _digest([str(entry) for entry in warnings.filters]),
         "recursion limit": sys.getrecursionlimit(),
+        "working folder": _working_folder(),
         "patched functions": {
             f"{module}.{name}": id(getattr(sys.modules[module], name, None))
             for module, name in _WATCHED
@@ -77,6 +80,7 @@ class Restorer:
 
     def __init__(self) -> None:
         self._filters = list(warnings.filters)
+        self._folder = _working_folder()
         self._torch = sys.modules.get("torch")
         if self._torch is not None:
             self._grad, self._dtype = self._torch.is_grad_enabled(), self._torch.get_default_dtype()
@@ -86,6 +90,8 @@ class Restorer:
         if list(warnings.filters) != self._filters:
             warnings.filters[:] = self._filters  # type: ignore[index]
             getattr(warnings, "_filters_mutated", int)()  # what each module has cached of them is void
+        if self._folder and _working_folder() != self._folder:
+            os.chdir(self._folder)
         random.random()
         np.random.random_sample()
         if self._torch is not None:
@@ -112,6 +118,13 @@ def _torch(torch: Any) -> dict[str, Any]:
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """The names of what differs or has gone; what is there only afterwards has come with a module that was imported."""
     return [name for name in before if name not in after or _differs(before[name], after[name])]
+
+
+def _working_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # it has been deleted
+        return ""
 
 
 def _differs(a: Any, b: Any) -> bool:

@@ -63,6 +63,8 @@ class Verdict:
         Every deviation and every check.
     message : str
         One line that says why.
+    backend : str
+        ``"native"`` for code that ran as it would in use, else the interpreter that ran it.
     environment : mapping
         Versions and settings.
     """
@@ -77,6 +79,7 @@ class Verdict:
     deviations: tuple[Deviation, ...] = ()
     checks: tuple[CheckResult, ...] = ()
     message: str = ""
+    backend: str = "native"
     environment: Mapping[str, Any] = field(default_factory=dict)
 
     @property

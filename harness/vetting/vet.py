@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from harness.batch import Batch
+from harness.bridges import triton_interpreter
 from harness.differential import truth_executor
 from harness.environment import describe_environment
 from harness.grades import Grade, Outcome
@@ -23,7 +24,7 @@ from harness.vetting.examiner import Examiner, Gone
 from harness.vetting.reproduce import witness_of
 from harness.vetting.session import Claims, Rejected, Session
 from harness.vetting.shrink import TRIES, shrink
-from harness.vetting.source import Source, read_source
+from harness.vetting.source import CannotJudge, Source, read_source
 from harness.vetting.verdict import CheckResult, Deviation, Verdict
 
 __all__ = ["DEFAULT_DTYPES", "Listener", "Options", "Vetting", "vet"]
@@ -33,6 +34,8 @@ DEFAULT_DTYPES = {
     "torch": ("float32", "bfloat16", "float16", "float64"),
     "jax": ("float32", "bfloat16", "float16", "float64"),
 }
+INTERPRETERS = {"torch": "triton-interpreter", "jax": "xla-interpret", "numpy": "native"}
+"""What ``--backend interpret`` means, by framework: for JAX, Pallas kernels that the candidate calls interpreted."""
 FEW_TRIES = 12
 """For shrinking a witness of a check that has one in another dtype already: enough for the row that shows it alone."""
 
@@ -63,6 +66,8 @@ class Options:
         Seconds that one call may take.
     device : str
         ``"cpu"`` or ``"cuda"``.
+    backend : str
+        ``"native"``, or ``"interpret"``: Triton kernels in Triton's interpreter, and smaller inputs.
     checks : tuple of str
         Only these; empty for all.
     shrink : bool
@@ -80,6 +85,7 @@ class Options:
     seed: int | None = None
     timeout: float = 20.0
     device: str = "cpu"
+    backend: str = "native"
     checks: tuple[str, ...] = ()
     shrink: bool = True
 
@@ -137,16 +143,18 @@ class Vetting:
         """Everything, in order; the verdict."""
         options = self.options
         with ExitStack() as stack:
-            session = stack.enter_context(self.session or self._spawned())
+            session = stack.enter_context(self.session or self.spawned())
             if not session.isolated:
                 detail = "it is no module's own, so that it ran in the harness's process"
                 self.deviations.append(Deviation("not_isolated", self.dtypes[0], detail))
             try:
                 claims = session.open()
             except Rejected as rejection:
+                self._must_not_need_a_gpu(str(rejection))
                 return self._rejected_at_import(rejection)
             examiner = Examiner(session, claims, self._required(), self._differentiates())
-            context = Context(examiner, options.loss, options.target, self.seed, options.quick)
+            interpreted = options.backend != "native"
+            context = Context(examiner, options.loss, options.target, self.seed, options.quick, interpreted=interpreted)
             dtypes = self._supported(context)
             executor = stack.enter_context(truth_executor(min(2, os.cpu_count() or 1))) if dtypes else None
             context.families, context.sizes = by_dtype(context, dtypes)
@@ -156,9 +164,31 @@ class Vetting:
             self._inspect(context, dtypes)
         return self._verdict(context.grades, claims)
 
-    def _spawned(self) -> Session:
+    def spawned(self) -> Session:
+        """A session with the candidate in a process of its own, to be opened."""
         options = self.options
-        return Session(self.source, gradient=options.gradient, timeout=options.timeout, device=options.device)
+        return Session(
+            self.source,
+            gradient=options.gradient,
+            timeout=options.timeout,
+            device=options.device,
+            backend=options.backend,
+        )
+
+    @property
+    def backend(self) -> str:
+        """What runs the candidate, as the verdict has it: ``"native"``, or an interpreter's name."""
+        return "native" if self.options.backend == "native" else INTERPRETERS[self.source.framework]
+
+    def _must_not_need_a_gpu(self, detail: str) -> None:
+        """Refuse to judge a Triton kernel by what Triton says where it finds no GPU, or no GPU's memory."""
+        reason = triton_interpreter.lacks_gpu(detail)
+        if reason and self.backend == "native":
+            raise CannotJudge(f"{self.source.label}: {reason}")
+
+    def _distrusted(self, dtype: str) -> str:
+        """Why the interpreter cannot be trusted with a dtype; ``""`` where it can."""
+        return triton_interpreter.refusal(dtype) if self.backend == "triton-interpreter" else ""
 
     def _required(self) -> dict[str, Grade]:
         sixteen = {"bfloat16", "float16"}
@@ -180,12 +210,20 @@ class Vetting:
         """The dtypes to judge; notes the form of the output, and what was refused."""
         supported, refused = [], {}
         for dtype in self.dtypes:
+            distrusted = self._distrusted(dtype)
+            if distrusted and dtype in self.named:
+                raise CannotJudge(f"--dtype {dtype}: {distrusted}")
+            if distrusted:
+                self.results.append(CheckResult("output_form", dtype, "skipped", distrusted))
+                continue
             batch = context.batch(dtype, "first call", 4, 7)
             try:
                 seen = context.examiner.look(batch)  # of whatever form
             except Gone:
                 break
             call = seen.of("call")
+            if call is not None and call.kind == "raised":
+                self._must_not_need_a_gpu(call.detail)
             if call is not None and call.kind in ("crashed", "timed_out"):  # the form will say so, with a witness
                 supported.append(dtype)
                 break
@@ -251,7 +289,7 @@ class Vetting:
         already = any(r.name == failure.check and r.witness for r in self.results)
         tries = 0 if not self.options.shrink else FEW_TRIES if already else TRIES
         smallest = shrink(context.examiner, problem, tries)
-        witness = witness_of(self.source, smallest, context.claims)
+        witness = witness_of(self.source, smallest, context.claims, context.examiner.session.variables)
         return CheckResult(failure.check, dtype, "failed", failure.detail, witness)
 
     def _verdict(self, grades: dict[str, Grade], claims: Claims | None) -> Verdict:
@@ -284,6 +322,7 @@ class Vetting:
             deviations=tuple(self.deviations),
             checks=checks,
             message=message,
+            backend=self.backend,
             environment=environment,
         )
 

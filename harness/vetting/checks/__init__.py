@@ -32,16 +32,16 @@ ASKS: dict[str, str] = {}
 INSPECTIONS: list[Inspection] = []
 
 
-def inspection(**asks: str) -> Callable[[Inspect], Inspect]:
-    """Register a function as the inspection of the checks named, each with its one line."""
+def inspection(*more: str, **asks: str) -> Callable[[Inspect], Inspect]:
+    """Register a function as the inspection of the checks named, each with its one line, and of `more` known ones."""
 
     def register(function: Inspect) -> Inspect:
         ASKS.update(asks)
-        INSPECTIONS.append(Inspection(tuple(asks), function))
+        INSPECTIONS.append(Inspection((*asks, *more), function))
         return function
 
     return register
 
 
-for _theme in ("numerics", "gradients", "options", "behaviour", "layout", "special", "process"):
+for _theme in ("numerics", "gradients", "options", "option_values", "behaviour", "layout", "special", "process"):
     importlib.import_module(f"harness.vetting.checks.{_theme}")

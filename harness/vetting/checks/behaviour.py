@@ -39,8 +39,7 @@ def replay(context: Context, dtype: str) -> Iterator[Finding]:
     fmt = named(dtype)
     a = context.batch(dtype, "in the same memory", 4, 9)
     logits = a.logits.astype(np.float64)
-    swapped = logits.copy()
-    swapped[:, [0, -1]] = swapped[:, [-1, 0]]
+    moved = np.roll(logits, 1, axis=1)  # the same numbers, at other classes than the target's
     last = logits.copy()
     last[-1, -1] += 3
     middle = logits.copy()
@@ -50,7 +49,7 @@ def replay(context: Context, dtype: str) -> Iterator[Finding]:
         rolled = replace(a, target=(a.target + 1) % a.logits.shape[1])
     batches = [
         a,
-        replace(a, logits=fmt.round(swapped)),
+        replace(a, logits=fmt.round(moved)),
         rolled,
         replace(a, logits=fmt.round(last)),
         replace(a, logits=fmt.round(middle)),
@@ -61,6 +60,23 @@ def replay(context: Context, dtype: str) -> Iterator[Finding]:
     seen = context.examiner.examine_sequence(batches, Probe(in_sequence=True))
     for problem in seen.problems:
         yield context.found(problem, "no_replay")
+    for options in _changing_options(context, a.logits.shape[1]):
+        sent = replace(a, options={n: fmt.round(o) if isinstance(o, np.ndarray) else o for n, o in options.items()})
+        for problem in context.examiner.examine(sent).problems:
+            yield context.found(problem, "no_replay")
+
+
+def _changing_options(context: Context, classes: int) -> Iterator[dict[str, Any]]:
+    """Options for calls on the same logits and target: of each claimed option one value, another, and the first."""
+    rng = context.rng("changing options")
+    first, second = rng.integers(8, 32, (2, classes)) / 8
+    values: dict[str, tuple[Any, Any]] = {"label_smoothing": (0.25, 0.5)}
+    values |= {"weight": (first, second), "pos_weight": (first, second)}
+    if context.indices:
+        values["ignore_index"] = (-100, 2)
+    for name, (one, other) in values.items():
+        if name in context.claims:
+            yield from ({name: one}, {name: other}, {name: one})
 
 
 @inspection(overlapping_calls="several losses of one shape are differentiated after the last of them was computed")
@@ -75,8 +91,8 @@ def overlapping(context: Context, dtype: str) -> Iterator[Finding]:
 @inspection(late_calls="still right after many calls")
 def late(context: Context, dtype: str) -> Iterator[Finding]:
     """Hundreds of small calls, every one of them judged."""
-    for turn in range(1 if context.quick else 3):
-        count = 60 if context.quick else 150
+    count, turns = context.scale.late_calls
+    for turn in range(turns):
         big = context.batch(dtype, f"late calls {turn}", 3 * count, 7)
         batches = [big.rows(slice(i, i + 3)) for i in range(0, 3 * count, 3)]
         seen = context.examiner.examine_sequence(batches, Probe(in_sequence=True), big)
@@ -192,8 +208,11 @@ def _problem(context: Context, seen: Examination, batch: Batch) -> Problem:
 def untouched(context: Context, dtype: str) -> Iterator[Finding]:
     """Noted at every call; two more here, so that the check never rests on others."""
     reduction = "mean" if context.examiner.mean_only else None
-    context.examiner.examine(context.batch(dtype, "inputs", 5, 8), Probe(reduction=reduction))
-    context.examiner.examine(context.batch(dtype, "inputs again", 5, 8), Probe(reduction=reduction, gradient=False))
+    names = [name for name in context.claims if name in ("weight", "pos_weight")]
+    weights = {name: np.linspace(0.5, 4.0, 8) for name in names}
+    for word, gradient in (("inputs", True), ("inputs again", False)):
+        batch = context.batch(dtype, word, 5, 8, options=weights)
+        context.examiner.examine(batch, Probe(reduction=reduction, gradient=gradient))
     problem = context.examiner.altered_inputs.get(dtype)
     if problem is not None:
         yield Failed("inputs_untouched", context.said(problem), problem)

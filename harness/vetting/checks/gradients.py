@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from harness.batch import Batch
 from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
 from harness.vetting.examiner import Probe
 
 __all__: list[str] = []
 
+Array = np.ndarray[Any, Any]
+
 
 @inspection(
-    upstream_gradient="the gradient is scaled by each row's own upstream gradient: both signs, zeros, negative scalars",
+    upstream_gradient="the gradient is scaled by each row's own upstream gradient: both signs, zeros, scalars too",
     repeated_backward="differentiating the same result twice gives the same gradient twice",
 )
 def upstream(context: Context, dtype: str) -> Iterator[Finding]:
@@ -33,18 +37,32 @@ def upstream(context: Context, dtype: str) -> Iterator[Finding]:
         return
     zeros = batch.upstream.copy()
     zeros.reshape(-1)[::3] = 0
-    for given in (batch, replace(batch, upstream=zeros), replace(batch, upstream=-batch.upstream)):
-        yield from _wrong(context, given, Probe())
+    sizes = _of_every_size(context, batch)
+    for given in (batch.upstream, zeros, -batch.upstream, sizes):
+        yield from _wrong(context, replace(batch, upstream=given), Probe())
     for reduction in ("mean", "sum"):
         if context.examiner.claims.reduction or (context.examiner.mean_only and reduction == "mean"):
-            scalar = np.full_like(batch.upstream, -1.75)
-            if context.examiner.examine(ones, Probe(reduction=reduction)).of("gradient") is None:
-                yield from _wrong(context, replace(batch, upstream=scalar), Probe(reduction=reduction))
+            if context.examiner.examine(ones, Probe(reduction=reduction)).of("gradient") is not None:
+                continue
+            for scalar in (-1.75, -np.abs(sizes).max(), -np.abs(sizes).min()):
+                given = np.full_like(batch.upstream, scalar)
+                yield from _wrong(context, replace(batch, upstream=given), Probe(reduction=reduction))
     yield from _repeated(context, dtype)
 
 
-def _wrong(context: Context, batch: object, probe: Probe) -> Iterator[Finding]:
-    seen = context.examiner.examine(batch, probe)  # type: ignore[arg-type]
+def _of_every_size(context: Context, batch: Batch) -> Array:
+    """An upstream gradient of both signs, from tiny, as the mean of many rows has it, to large, as scaled losses."""
+    rng = context.rng("size of the upstream gradient", batch.dtype)
+    low, high = (-12, 10) if batch.dtype == "float16" else (-30, 20)
+    size = batch.upstream.size
+    powers = 2.0 ** rng.permutation(np.linspace(low, high, size).round())
+    signs = rng.permutation(np.resize([-1.0, 1.0], size))
+    values = context.digits(batch.dtype, signs * powers * rng.uniform(1.0, 2.0, size))
+    return batch.format.round(values.reshape(batch.upstream.shape))
+
+
+def _wrong(context: Context, batch: Batch, probe: Probe) -> Iterator[Finding]:
+    seen = context.examiner.examine(batch, probe)
     for problem in seen.problems:
         if problem.what == "gradient":
             yield Failed("upstream_gradient", context.said(problem), problem)

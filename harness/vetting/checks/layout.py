@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from harness.bridges.triton_interpreter import refusal
+from harness.formats import FORMATS
 from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
 from harness.vetting.examiner import Probe
@@ -17,15 +19,16 @@ _LAYOUTS = {"numpy": ("transposed", "strided", "offset", "expanded", "read_only"
 _TORCH = ("transposed", "strided", "offset", "expanded")
 
 
-@inspection(memory_layout="transposed, strided, offset and expanded views are read where their elements are")
+@inspection(memory_layout="transposed, strided, offset, expanded and huge views are read where their elements are")
 def layouts(context: Context, dtype: str) -> Iterator[Finding]:
     """The same batch in every layout."""
     framework = context.examiner.session.source.framework
     if framework == "jax":
         yield Skipped("memory_layout", "JAX arrays have no layout that a caller could choose")
         return
-    for layout in _LAYOUTS.get(framework, _TORCH):
-        for n, v in ((5, 12), (3, 129)):
+    far = ("far",) if _may_be_far(context, dtype) else ()
+    for layout in (*_LAYOUTS.get(framework, _TORCH), *far):
+        for n, v in ((5, 12), (3, 129))[: 1 if layout == "far" else 2]:
             batch = context.batch(dtype, f"{layout} view", n, v, spread=3.0)
             if layout == "expanded":
                 shared = np.broadcast_to(batch.logits[:1], batch.logits.shape).copy()
@@ -45,3 +48,13 @@ def layouts(context: Context, dtype: str) -> Iterator[Finding]:
                 else:
                     found = context.found(problem, "memory_layout")
                     yield found if problem.what == "call" else Failed("memory_layout", found.detail, problem)
+
+
+def _may_be_far(context: Context, dtype: str) -> bool:
+    """Whether rows can be so far apart that offsets need more than 32 bits: on the CPU that takes address space alone.
+
+    Triton's interpreter, unless it is mended, copies whole allocations, and would make all of that space real.
+    """
+    session = context.examiner.session
+    copied = session.backend == "interpret" and bool(refusal("bfloat16"))
+    return session.source.framework == "torch" and session.device == "cpu" and FORMATS[dtype].bits == 16 and not copied

@@ -159,7 +159,7 @@ def sizes(context: Context, dtype: str) -> Iterator[Finding]:
                 yield context.found(problem, "sizes")
             else:
                 yield Failed("sizes", context.said(problem), problem)
-    if not context.quick:
+    if context.scale.very_many_rows:
         yield from _very_many_rows(context, dtype)
     empty = context.batch(dtype, "empty batch", 0, 5)
     seen = context.survives(empty)

@@ -53,8 +53,9 @@ def state(context: Context, dtype: str) -> Iterator[Finding]:
 @inspection(memory_growth="memory does not grow from call to call")
 def memory(context: Context, dtype: str) -> Iterator[Finding]:
     """Resident memory over equal calls, after the allocator has settled."""
-    if context.quick:
-        yield Skipped("memory_growth", "left out by --quick")
+    if not context.scale.memory:
+        why = "memory in an interpreter is the interpreter's" if context.interpreted else "left out by --quick"
+        yield Skipped("memory_growth", why)
         return
     if not context.examiner.session.isolated:
         yield Skipped("memory_growth", "the candidate has no process of its own whose memory could be watched")

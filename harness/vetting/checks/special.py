@@ -101,6 +101,22 @@ def _ignored_nan(context: Context, dtype: str) -> Iterator[Finding]:
         yield Deviates("ignored_nan", "the gradient of an ignored row that held NaN is NaN, not 0")
 
 
+@inspection("masked_classes")
+def low_masks(context: Context, dtype: str) -> Iterator[Finding]:
+    """Masked classes beside logits that lie lower than the finite numbers which are made to stand for -inf.
+
+    As low as the bounds still mean something, which in 16 bits is not low enough for any of them.
+    """
+    if not context.indices or named(dtype).bits == 16:
+        yield Skipped("masked_classes", "the target gives masked classes a mass, or the dtype has too few digits")
+        return
+    levels = np.array([-2e3, -3e4, -1e6, *([-4e9, -4e12] if dtype == "float64" else [])])
+    logits = levels[:, None] + np.resize([0.0, -np.inf, 1.0, -1.0, -np.inf, 2.0, -np.inf, 1.0, 0.0], (len(levels), 9))
+    labels = context.rng("low masks", dtype).choice([0, 2, 3, 5, 7, 8], len(levels))
+    seen = context.examiner.examine(context.batch(dtype, "masked and very low", logits=logits, labels=labels))
+    yield from context.attribute(seen, "masked_classes", "masked_classes", "masked_classes")
+
+
 @inspection(conventions="infinite logits, masked targets and the like do not bring the process down")
 def conventions(context: Context, dtype: str) -> Iterator[Finding]:
     """What libraries make of infinities and of masses that do not sum to one; reported, not judged."""

@@ -1,0 +1,67 @@
+"""Scale: how large the inputs of a vetting are, and how many of them.
+
+An interpreter takes milliseconds for what a processor does in microseconds, some hundred rows a second: it gets fewer
+rows, up to a size that takes a kernel through many blocks all the same, and not what only a real device can get wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Scale", "scale_for"]
+
+_SIZES = (1, 2, 3, 127, 129, 1000, 4097, 32000, 65537, 131072)
+_NUMBERS, _QUICK_NUMBERS = 1 << 16, 1500
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the inputs of one vetting amount to.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Numbers of classes.
+    odd_sizes : tuple of (int, int)
+        For each, one more number of classes in that range, drawn from the seed: nobody can have prepared for it.
+    rows : tuple of int
+        Numbers of rows.
+    numbers : int
+        So many different numbers of a family's batch are solved at most: truth takes time by them, and equal logits
+        cost as one.
+    family_rows, family_elements : int or None
+        Rows of a family's batch at most, taken from all over it, and logits; None for all.
+    fewest_rows : int
+        A family of which fewer rows than this would be left is left out.
+    late_calls : tuple of int
+        How many calls in a row, and how often that.
+    very_many_rows, memory : bool
+        Whether to try more rows than 16 bits count, and to watch memory over many calls.
+    """
+
+    sizes: tuple[int, ...]
+    odd_sizes: tuple[tuple[int, int], ...]
+    rows: tuple[int, ...]
+    numbers: int
+    family_rows: int | None
+    family_elements: int | None
+    fewest_rows: int
+    late_calls: tuple[int, int]
+    very_many_rows: bool
+    memory: bool
+
+
+_ODD = ((5, 120), (130, 999))
+
+_SCALES = {
+    # (quick, interpreted)
+    (False, False): Scale(_SIZES, (*_ODD, (2000, 4000)), (1, 257), _NUMBERS, None, None, 2, (150, 3), True, True),
+    (True, False): Scale(_SIZES[:6], _ODD, (1, 257), _QUICK_NUMBERS, None, None, 1, (60, 1), False, False),
+    (False, True): Scale(_SIZES[:-1], (*_ODD, (2000, 4000)), (1, 65), _NUMBERS, 24, 1 << 17, 1, (40, 1), False, False),
+    (True, True): Scale((1, 3, 127, 1000, 4097, 32000), _ODD, (1, 33), _NUMBERS, 6, 1 << 14, 1, (12, 1), False, False),
+}
+
+
+def scale_for(quick: bool, interpreted: bool) -> Scale:
+    """The scale of a vetting, in full or quick, native or in an interpreter."""
+    return _SCALES[quick, interpreted]
