@@ -14,14 +14,16 @@ from typing import Any
 from harness.formats import DTYPES
 from harness.grades import Grade
 
-__all__ = ["Declaration", "Implementation", "KnownFailure", "implementation"]
+__all__ = ["Declaration", "Implementation", "Kernel", "KnownFailure", "implementation"]
 
 OPTIONS = ("weight", "pos_weight", "ignore_index", "label_smoothing", "reduction")
 # What each framework that there is a bridge for has.
 _DEFAULT_DTYPES = {
     "numpy": ("float64", "float32"),
     "torch": DTYPES,
+    "triton": DTYPES,
     "jax": DTYPES,
+    "pallas": DTYPES,
     "tensorflow": DTYPES,
     "mlx": ("float32", "bfloat16", "float16"),  # its float64 has the exponential of float32
 }
@@ -53,6 +55,29 @@ class KnownFailure:
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """A Triton kernel that can be compiled without a GPU, with what its arguments are at a launch: plain data.
+
+    Parameters
+    ----------
+    name : str
+        What to call it: ``"forward float32"``.
+    function : str
+        Where it is, ``"module:name"``: in a package of one's own or of another's.
+    arguments : mapping of str to value
+        For each parameter a type, as Triton's own tools write it (``"*fp32:16"``, a pointer that 16 divides;
+        ``"i32"``), or a constant: a number, True, False, None, ``"tl.float32"``, or any other text, which is a text.
+    options : mapping of str to value
+        ``num_warps`` and what else the launch sets.
+    """
+
+    name: str
+    function: str
+    arguments: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Declaration:
     """What an implementation says of itself: plain data, so that it can cross a process boundary as JSON.
 
@@ -80,6 +105,11 @@ class Declaration:
         Left out by ``--quick`` (a compiler runs first, say).
     summary : str
         First line of the function's docstring.
+    backend, device : str
+        How and where it runs in the process that has read it: ``"native"`` or an interpreter's name; ``"cpu"`` or
+        ``"cuda"``.
+    kernels : tuple of Kernel
+        What it launches, for ``xent compile``.
     """
 
     name: str
@@ -94,6 +124,9 @@ class Declaration:
     known_failures: tuple[KnownFailure, ...] = ()
     slow: bool = False
     summary: str = ""
+    backend: str = "native"
+    device: str = "cpu"
+    kernels: tuple[Kernel, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The declaration as JSON-ready data."""
@@ -105,7 +138,8 @@ class Declaration:
         known = tuple(KnownFailure(**_with_tuples(entry)) for entry in data["known_failures"])
         fields = _with_tuples(data)
         grades = {name: Grade(grade) for name, grade in data["grades"].items()}
-        return cls(**{**fields, "known_failures": known, "grades": grades})
+        kernels = tuple(Kernel(**entry) for entry in data.get("kernels", ()))
+        return cls(**{**fields, "known_failures": known, "grades": grades, "kernels": kernels})
 
 
 def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,6 +172,7 @@ def implementation(
     requires: Mapping[str, str] | None = None,
     known_failures: tuple[KnownFailure, ...] = (),
     slow: bool = False,
+    kernels: tuple[Kernel, ...] = (),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a function as an implementation of a loss; the function itself is returned unchanged.
 
@@ -181,6 +216,7 @@ def implementation(
             known_failures=known_failures,
             slow=slow,
             summary=doc.splitlines()[0] if doc else "",
+            kernels=kernels,
         )
         declared = Implementation(declaration, function, gradient)
         function.__xent_implementation__ = declared  # type: ignore[attr-defined]

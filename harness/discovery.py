@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -64,7 +64,11 @@ class Found:
 
 
 def discover(
-    names: Sequence[str] | None = None, *, workers: Workers | None = None, package: str = PACKAGE
+    names: Sequence[str] | None = None,
+    *,
+    workers: Workers | None = None,
+    package: str = PACKAGE,
+    frameworks: Container[str] | None = None,
 ) -> list[Found]:
     """Find the implementations, sorted by name, with their declarations.
 
@@ -76,6 +80,8 @@ def discover(
         Where to import them, and where they can be called from then on; by default, workers that end with the search.
     package : str
         The package that holds the built-in ones.
+    frameworks : container of str, optional
+        Only those of these frameworks; the others are not started.
 
     Raises
     ------
@@ -86,6 +92,8 @@ def discover(
     _refuse_duplicates(known)
     if names is not None:
         known = _chosen(known, names)
+    if frameworks is not None:
+        known = [found for found in known if found.framework in frameworks]
     with ExitStack() as stack:
         pool = workers or stack.enter_context(Workers())
         for framework in sorted({found.framework for found in known if found.available}):

@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from harness.bridges import triton_interpreter  # noqa: E402
 from harness.environment import describe_environment  # noqa: E402
 from harness.files import write_atomically  # noqa: E402
 from harness.vetting.checks import ASKS  # noqa: E402
@@ -112,7 +113,9 @@ def ordinary_gates(wrong: Sequence[Candidate]) -> Gates:
 def _gated(key: tuple[Path, str, str], group: Sequence[Candidate]) -> Iterator[Mapping[str, str | None]]:
     path, loss, target = key
     command = [sys.executable, str(ROOT / "tests" / "gate.py"), str(path), loss, target, *(c.name for c in group)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    interpreted = any(c.options.get("backend") == "interpret" for c in group)
+    variables = {triton_interpreter.VARIABLE: "1"} if interpreted else {}
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env={**os.environ, **variables})
     said = json.loads(done.stdout.splitlines()[-1])
     return (said[c.name] for c in group)
 

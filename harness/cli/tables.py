@@ -13,10 +13,11 @@ from pathlib import Path
 from rich.text import Text
 
 from harness.claims import improvable
-from harness.cli.layout import WITHOUT_TERMINAL, grouped, wide_console
+from harness.cli.layout import grouped, wide_console
+from harness.cli.speed_table import speed_lines
 from harness.declaration import Declaration
 from harness.grades import Grade, Outcome
-from harness.run import Result, Run, Timing
+from harness.run import Result, Run
 
 __all__ = ["failed_implementations", "print_run"]
 
@@ -48,7 +49,13 @@ def print_run(run: Run, saved: Path | None = None) -> None:
         Where nobody reads it.
     """
     console = wide_console()
-    for part in (_grades(run, console.width), _timings(run), _failures(run), _improvable(run), _unavailable(run)):
+    for part in (
+        _grades(run, console.width),
+        speed_lines(run.timings, console.width, run.environment),
+        _failures(run),
+        _improvable(run),
+        _unavailable(run),
+    ):
         lines = list(part)
         for line in lines:
             console.print(line, soft_wrap=False, overflow="fold")
@@ -68,11 +75,13 @@ def _grades(run: Run, width: int) -> Iterator[Text]:
         return
     yield Text("The worst over all families; the bound is that of the claimed grade")
     groups: dict[str, list[list[Text | str]]] = {}
-    for name, dtype in dict.fromkeys((r.implementation, r.dtype) for r in run.results):
-        cells = [r for r in run.results if r.implementation == name and r.dtype == dtype]
+    places = dict.fromkeys((r.implementation, r.device, r.backend, r.dtype) for r in run.results)
+    for name, device, backend, dtype in places:
+        place = (name, device, backend, dtype)
+        cells = [r for r in run.results if (r.implementation, r.device, r.backend, r.dtype) == place]
         worst = max(cells, key=_badness)
         measured = worst.grade is not None
-        groups.setdefault(name, []).append(
+        groups.setdefault(_title(name, device, backend), []).append(
             [
                 dtype,
                 worst.claimed or "",
@@ -87,6 +96,12 @@ def _grades(run: Run, width: int) -> Iterator[Text]:
     header = ("dtype", "claims", "loss", "gradient", "worst family", "ulp", "error / bound", "witness")
     right = ("ulp", "error / bound")
     yield from grouped(header, groups, width=width, right=right, dispensable=("witness", "claims", "error / bound"))
+
+
+def _title(name: str, device: str, backend: str) -> str:
+    """An implementation's name, with where and by what it ran if that is not the ordinary: figures do not mix."""
+    apart = [word for word in (device, backend) if word not in ("cpu", "native")]
+    return f"{name} ({', '.join(apart)})" if apart else name
 
 
 def _badness(result: Result) -> tuple[int, bool, float]:
@@ -121,24 +136,6 @@ def _witness(result: Result) -> str:
     got, want = (_decimal(w[key], digits) for key in ("got", "want"))
     where = f"row {w['row']}" if w["column"] is None else f"row {w['row']}, class {w['column']}"
     return f"{where}: got {got}, want {want}"
-
-
-def _timings(run: Run) -> Iterator[Text]:
-    groups: dict[str, list[list[Text | str]]] = {}
-    for shape, what in dict.fromkeys((t.shape, t.what) for t in run.timings):
-        timings = [t for t in run.timings if t.shape == shape and t.what == what]
-        heading = f"{what}, {shape[0]} × {shape[1]} {timings[0].dtype}, relative to {timings[0].baseline}"
-        groups[heading] = [
-            _timing(t) for t in sorted(timings, key=lambda t: float("inf") if t.ratio is None else t.ratio)
-        ]
-    if groups:
-        yield Text("Times (median of the ratios of single rounds; the fastest round in milliseconds)")
-        yield from grouped(("implementation", "ratio", "ms"), groups, width=WITHOUT_TERMINAL, right=("ratio", "ms"))
-
-
-def _timing(timing: Timing) -> list[Text | str]:
-    fastest = f"{min(timing.seconds) * 1e3:.2f}" if timing.seconds else "failed"
-    return [timing.implementation, "" if timing.ratio is None else f"{timing.ratio:.2f}", fastest]
 
 
 def _failures(run: Run) -> Iterator[Text]:

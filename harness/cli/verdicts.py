@@ -40,6 +40,9 @@ def _head(verdict: Verdict) -> Iterator[Text]:
     yield Text.assemble(word, f" {inert(verdict.candidate)}: {verdict.message}")
     for dtype, grade in verdict.grades.items():
         yield Text(f"  {dtype:<10}{grade}")
+    if verdict.backend != "native":
+        yield Text(f"  Run by {verdict.backend} on the CPU: arithmetic, masks and offsets are tested. Races, a GPU's")
+        yield Text("  approximate functions and what the compiler makes of it are not: vet it on a GPU as well.")
 
 
 def _failed(verdict: Verdict) -> Iterator[Text]:

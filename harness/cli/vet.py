@@ -38,6 +38,7 @@ Examples:
   xent vet my_kernel.py:my_loss --quick --dtype float32
   xent vet my_numpy.py:loss --gradient loss_gradient
   xent vet my_kernel.py:my_loss --grade absolute --strict --json verdict.json
+  xent vet my_triton.py:fused_loss --backend interpret
   xent vet my_bce.py:MyLoss --loss binary_cross_entropy_with_logits
 
 \b
@@ -47,6 +48,7 @@ interrupted.
 """
 
 GRADES = tuple(str(grade) for grade in Grade if grade is not Grade.INACCURATE)
+TIMEOUTS = {"native": "20", "interpret": "120"}
 LONGEST_CALL = 86_400.0
 LARGEST_SEED = 2**63
 
@@ -75,7 +77,9 @@ def vet_command(
         typer.Option(metavar="D", help="A dtype that must be supported; repeatable. All that it takes if left out."),
     ] = None,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu or cuda.")] = "cpu",
-    backend: Annotated[str, typer.Option(metavar="BACKEND", help="native.")] = "native",
+    backend: Annotated[
+        str, typer.Option(metavar="BACKEND", help="native, or interpret: Triton and Pallas kernels without a GPU.")
+    ] = "native",
     grade: Annotated[
         str | None, typer.Option(metavar="GRADE", help=f"What must be reached: {', '.join(GRADES)}.")
     ] = None,
@@ -84,7 +88,9 @@ def vet_command(
     seed: Annotated[
         str | None, typer.Option(metavar="S", help="What the inputs are drawn from; a fresh one if left out.")
     ] = None,
-    timeout: Annotated[str, typer.Option(metavar="SECONDS", help="What one call may take.")] = "20",
+    timeout: Annotated[
+        str | None, typer.Option(metavar="SECONDS", help="What one call may take: 20 if left out, interpreted 120.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the verdict as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a self-contained page.")] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JUnit XML.")] = None,
@@ -149,7 +155,7 @@ class _Given:
     backend: str
     grade: str | None
     seed: str | None
-    timeout: str
+    timeout: str | None
 
 
 def _checked(options: Options, given: _Given) -> Options:
@@ -166,8 +172,8 @@ def _checked(options: Options, given: _Given) -> Options:
         named(name).dtype  # noqa: B018 (says so where it is not installed)
     _one_of("--device", given.device, ("cpu", "cuda"))
     _one_of("--backend", given.backend, ("native", "interpret"))
-    if given.backend != "native":
-        raise Refused("--backend interpret: this version calls candidates natively only; leave --backend out")
+    if given.backend == "interpret" and given.device != "cpu":
+        raise Refused(f"--backend interpret runs kernels on the CPU: leave --device {given.device} out, or --backend")
     if given.grade is not None:
         _one_of("--grade", given.grade, GRADES)
     if options.gradient is not None and not options.gradient.isidentifier():
@@ -178,9 +184,10 @@ def _checked(options: Options, given: _Given) -> Options:
             "target": given.target or "indices",
             "dtypes": tuple(dict.fromkeys(given.dtypes)),
             "device": given.device,
+            "backend": given.backend,
             "grade": None if given.grade is None else Grade(given.grade),
             "seed": secrets.randbelow(2**32) if given.seed is None else _seed(given.seed),
-            "timeout": _seconds(given.timeout),
+            "timeout": _seconds(given.timeout or TIMEOUTS[given.backend]),
         }
     )
 
@@ -210,6 +217,8 @@ def _source(spec: str, options: Options) -> Source:
     source = read_source(spec, options.framework)
     if options.gradient is not None and source.framework != "numpy":
         raise Refused(f"--gradient is for NumPy: {source.framework} differentiates {source.label} by itself")
+    if options.backend == "interpret" and source.framework == "numpy":
+        raise Refused(f"--backend interpret is for Triton and Pallas kernels: {source.label} is NumPy, leave it out")
     return source
 
 
@@ -224,7 +233,8 @@ def _vet(source: Source, options: Options) -> Verdict:
 
 def _circumstances(source: Source, options: Options) -> str:
     target = f" of {options.target}" if options.loss == "cross_entropy" else ""
-    return f"vetting {inert(source.label)} as {source.framework} {options.loss}{target}"
+    how = ", interpreted" if options.backend == "interpret" else ""
+    return f"vetting {inert(source.label)} as {source.framework} {options.loss}{target}{how}"
 
 
 @contextmanager
