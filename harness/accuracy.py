@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ import numpy as np
 from harness.batch import Batch
 from harness.claims import flag_unexpected_passes
 from harness.declaration import Declaration
-from harness.differential import Cell, evaluate, plan, truth_executor
+from harness.differential import Cell, evaluate, plan
 from harness.discovery import Found, discover
 from harness.environment import describe_environment
+from harness.executors import Pool, dask_pool, process_pool
 from harness.families import FAMILIES, families_for, make_batch
 from harness.formats import DTYPES, FormatUnavailable, named
 from harness.logits_file import LogitsFile, batch_from_file, read_logits
 from harness.run import Result, Run, Timing
-from harness.speed import measure_speed
+from harness.schedule import work_of
+from harness.timing import Budget, measure_speed
+from harness.timing import plan as plan_speed
 from harness.worker import WorkerError, Workers
 
 __all__ = ["NothingToDo", "Progress", "Request", "run_accuracy"]
@@ -28,13 +32,15 @@ __all__ = ["NothingToDo", "Progress", "Request", "run_accuracy"]
 QUICK_LOGITS = 20_000
 """``--quick`` leaves out batches with more logits than this: their truth takes most of the time."""
 
-OVERHEAD_LOGITS = 5_000
-"""What a cell costs besides its logits, in logits: for the estimate of the time that is left."""
+POOL_PAYS = 15_000_000
+"""Work, in logits, from which on starting further processes pays: some ten seconds of it."""
 
 THREADS = 1
 """Threads of each worker: more would make the order of sums, and so the results, a matter of chance."""
 
 SPEED_SHAPES = ((1024, 1000), (64, 32000))
+SPEED_SECONDS = 40.0
+"""``--speed`` is a look beside the accuracy, of about this long; `xent speed` is the measurement."""
 
 
 class NothingToDo(ValueError):
@@ -54,7 +60,9 @@ class Request:
     seed : int
         What the families draw from.
     jobs : int
-        Processes that solve truth; 0 for one per core.
+        Processes that do the work, each with workers of its own; 0 for one per core, where there is enough to do.
+    executor : str
+        Address of a Dask scheduler whose workers do it instead; ``""`` for none.
     logits : tuple of Path
         The user's own logits, judged in place of the families (beside them, where families are named).
     quick : bool
@@ -70,6 +78,7 @@ class Request:
     dtypes: tuple[str, ...] = ()
     seed: int = 0
     jobs: int = 0
+    executor: str = ""
     logits: tuple[Path, ...] = ()
     quick: bool = False
     speed: bool = False
@@ -93,13 +102,17 @@ def run_accuracy(request: Request, show: Callable[[Progress], None] = lambda pro
     ------
     NothingToDo, DiscoveryError, UnknownFamily, LogitsFileError, FormatUnavailable
         For a request that selects nothing, or names what does not exist.
+    ExecutorUnavailable, UnlikeHere
+        Where an executor cannot be had, or runs other versions.
     """
     for dtype in request.dtypes:
         if dtype not in DTYPES:
             raise NothingToDo(f"unknown dtype {dtype!r}: choose from {', '.join(DTYPES)}")
     families_for("cross_entropy", DTYPES[0], request.families)  # raises for a name that there is not
     files = [read_logits(path) for path in request.logits]
-    with Workers(timeout=request.timeout, threads=THREADS) as workers:
+    with ExitStack() as stack:
+        dask = stack.enter_context(dask_pool(request.executor)) if request.executor else None
+        workers = stack.enter_context(Workers(timeout=request.timeout, threads=THREADS))
         found = discover(request.only or None, workers=workers)
         declarations = [
             f.declaration for f in found if f.declaration and f.available and not (request.quick and f.declaration.slow)
@@ -109,7 +122,7 @@ def run_accuracy(request: Request, show: Callable[[Progress], None] = lambda pro
         cells = plan(declarations, batches, request.dtypes or DTYPES)
         if not any(not cell.why_not for cell in cells):
             raise NothingToDo(_nothing(request, found))
-        results, complete = _evaluate(request, cells, workers, show)
+        results, complete = _evaluate(cells, workers, dask, request.jobs, show)
         timings: list[Timing] = []
         if complete:
             results = flag_unexpected_passes(declarations, results, FAMILIES)
@@ -137,28 +150,39 @@ def _described(declarations: Sequence[Declaration], workers: Workers) -> dict[st
 
 
 def _evaluate(
-    request: Request, cells: Sequence[Cell], workers: Workers, show: Callable[[Progress], None]
+    cells: Sequence[Cell], workers: Workers, dask: Pool | None, jobs: int, show: Callable[[Progress], None]
 ) -> tuple[list[Result], bool]:
     """Run the cells. An estimate of the time goes by the size of the batches; a small one has its price, too."""
-    work = sum(OVERHEAD_LOGITS + cell.batch.logits.size for cell in cells)
+    work = sum(map(work_of, cells))
     progress = Progress(total=len(cells))
 
     def on_done(cell: Cell, results: list[Result]) -> None:
         progress.done += 1
-        progress.share += (OVERHEAD_LOGITS + cell.batch.logits.size) / work
+        progress.share += work_of(cell) / work
         progress.what = f"{cell.batch.family} {cell.batch.dtype}: {cell.declaration.name}"
         show(progress)
 
-    with truth_executor(request.jobs or os.cpu_count() or 1) as executor:
-        return evaluate(cells, workers, executor, on_done=on_done)
+    with ExitStack() as stack:
+        pool = dask or stack.enter_context(_processes(jobs, work))
+        executor, lanes = (pool.executor, pool.lanes) if pool else (None, 1)
+        return evaluate(cells, workers, executor, lanes=lanes, on_done=on_done)
+
+
+@contextmanager
+def _processes(jobs: int, work: int) -> Iterator[Pool | None]:
+    """A pool of so many processes, or of one per core; None where this process does it as well."""
+    wanted = jobs or (os.cpu_count() or 1 if work >= POOL_PAYS else 1)
+    with process_pool(wanted) as executor:
+        yield Pool(executor, wanted) if executor else None
 
 
 def _times(request: Request, declarations: Sequence[Declaration], workers: Workers) -> tuple[list[Timing], bool]:
     """The times, and whether there are all of them: an interrupt here does not cost the results."""
     timings: list[Timing] = []
+    groups = plan_speed(declarations, SPEED_SHAPES, seed=request.seed)
     try:
-        for timing in measure_speed(declarations, workers, SPEED_SHAPES, request.seed):
-            timings.append(timing)
+        for step in measure_speed(groups, workers, Budget(SPEED_SECONDS)):
+            timings += step.timings
     except KeyboardInterrupt:
         return timings, False
     return timings, True

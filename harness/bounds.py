@@ -57,7 +57,8 @@ def reduced_loss_bounds(
     bounds = {}
     for grade, rows in loss_bounds(reference, fmt, output, flushed).items():
         arithmetic = Arithmetic.at(grade, fmt, flushed)
-        total = rows.value.sum() + arithmetic.cu * (losses.size + 1) * losses.sum()
+        with np.errstate(over="ignore"):  # a sum beyond float64's range is a bound that says nothing
+            total = rows.value.sum() + arithmetic.cu * (losses.size + 1) * losses.sum()
         last = 2 * output.unit_roundoff * abs(reduced.loss_hi) + arithmetic.floor(np.zeros(()), output)
         value = total / weight + last
         bounds[grade] = Bound(np.asarray(value), np.asarray(bool(rows.vacuous.any()) or not np.isfinite(value)))

@@ -1,54 +1,30 @@
 """The differential test: every implementation on every batch, against certified truth, into a run.
 
-Truth is solved in a pool of processes; implementations run in one worker process per framework; the judging is done
-here. Results come in the order of the plan and do not depend on the number of jobs.
+The unit of work is one batch with all that is to be called on it (`harness.tasks`). Tasks are done here, or handed to
+an executor; results are put together in the order of the plan, and are the same wherever and in whatever order they
+came about.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 
 from harness.batch import Batch
-from harness.claims import decide
+from harness.crew import crew_of
 from harness.declaration import Declaration
-from harness.grades import Grade, Outcome
-from harness.judge import Judgement, judge
-from harness.output import Output
-from harness.reference import Reference, reference_of
+from harness.executors import interrupts_held, is_lost
+from harness.executors import process_pool as truth_executor
+from harness.grades import Outcome
 from harness.run import Result
+from harness.schedule import Deal, Late, Step, scheduled
+from harness.tasks import Cell, Done, Task, perform, perform_elsewhere, unmeasured
 from harness.worker import Workers
 
 __all__ = ["TIMEOUTS", "Cell", "evaluate", "plan", "truth_executor"]
 
 TIMEOUTS = 2
 """An implementation that has not returned in time so often is not called again: a run must end."""
-
-
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One implementation on one batch: gives two results, loss and gradient."""
-
-    declaration: Declaration
-    batch: Batch
-
-    @property
-    def why_not(self) -> str:
-        """Why this cell is skipped: what the batch needs and the implementation does not claim; ``""`` if nothing."""
-        claimed = self.declaration.options
-        missing = [name for name in self.batch.options if name not in claimed]
-        if self.batch.loss == "cross_entropy" and self.batch.target_kind not in self.declaration.targets:
-            missing.append(f"{self.batch.target_kind} as target")
-        return f"does not claim {', '.join(missing)}" if missing else ""
 
 
 def plan(declarations: Sequence[Declaration], batches: Sequence[Batch], dtypes: Sequence[str]) -> list[Cell]:
@@ -61,55 +37,15 @@ def plan(declarations: Sequence[Declaration], batches: Sequence[Batch], dtypes: 
     ]
 
 
-@contextmanager
-def truth_executor(jobs: int) -> Iterator[Executor | None]:
-    """A pool of processes that solve batches; None for one job, which is done in this process.
-
-    No process of the pool is left at the end, not even one that is still at work.
-    """
-    if jobs <= 1:
-        yield None
-        return
-    earlier = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - earlier:
-            process.kill()
-
-
-def _end_with_parent() -> None:
-    """Have a process of the pool exit when its parent dies: it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait, name="lifeline", daemon=True).start()
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold back Ctrl-C, which a terminal sends to every process; those started in here never get it."""
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
-
-
 def evaluate(
     cells: Sequence[Cell],
     workers: Workers,
     executor: Executor | None = None,
     *,
+    lanes: int = 1,
     on_done: Callable[[Cell, list[Result]], None] | None = None,
 ) -> tuple[list[Result], bool]:
-    """Run and judge cells, in order, to the end or until an interrupt.
+    """Run and judge cells, to the end or until an interrupt.
 
     Parameters
     ----------
@@ -118,7 +54,9 @@ def evaluate(
     workers : Workers
         Processes that know the implementations.
     executor : Executor, optional
-        Where truth is solved; any ``concurrent.futures`` executor. None: in this process.
+        Where the work is done, with workers of its own; any ``concurrent.futures`` executor. None: in this process.
+    lanes : int
+        How many tasks the executor does at a time.
     on_done : callable, optional
         Called after each cell with its results.
 
@@ -128,112 +66,123 @@ def evaluate(
         Two for each cell (one where there is no gradient), sorted by implementation, dtype and family as planned.
     complete : bool
         False where a `KeyboardInterrupt` ended it early, with the results of the cells that were finished.
+
+    Raises
+    ------
+    UnlikeHere
+        Where a process of the executor runs other versions than this one.
     """
-    results: dict[int, list[Result]] = {}
-    timeouts: Counter[str] = Counter()
-    solved: tuple[Batch, Reference] | None = None
+    evaluation = _Evaluation(cells, workers, on_done)
     try:
-        pending = _submit(cells, executor)
-        for index, cell in enumerate(cells):
-            if cell.why_not:
-                found = [_unmeasured(cell, Outcome.SKIPPED, cell.why_not, what) for what in _whats(cell)]
-            else:
-                if solved is None or solved[0] is not cell.batch:
-                    solved = cell.batch, _solved(cell.batch, pending.pop(id(cell.batch), None))
-                found = _run_cell(cell, solved[1], workers, timeouts)
-            if on_done is not None:
-                on_done(cell, found)
-            results[index] = found
+        evaluation.skip()
+        if executor is None:
+            evaluation.run_here()
+        else:
+            evaluation.run_in(executor, lanes)
     except KeyboardInterrupt:
         pass
-    order = {name: i for i, name in enumerate(dict.fromkeys(c.declaration.name for c in cells))}
-    dtypes = {name: i for i, name in enumerate(dict.fromkeys(c.batch.dtype for c in cells))}
-    ranked = sorted(results, key=lambda i: (order[cells[i].declaration.name], dtypes[cells[i].batch.dtype], i))
-    return [result for i in ranked for result in results[i]], len(results) == len(cells)
+    return evaluation.merged()
 
 
-def _submit(cells: Sequence[Cell], executor: Executor | None) -> dict[int, Future[Reference]]:
-    """The truth of each batch that some cell needs, under way: in order, since the first cells wait for the first."""
-    if executor is None:
-        return {}
-    needed = {id(cell.batch): cell.batch for cell in cells if not cell.why_not}
-    with _interrupts_held():
-        return {key: executor.submit(reference_of, batch) for key, batch in needed.items()}
+class _Evaluation:
+    """What is done and what is open."""
 
+    def __init__(
+        self, cells: Sequence[Cell], workers: Workers, on_done: Callable[[Cell, list[Result]], None] | None
+    ) -> None:
+        self._cells, self._workers, self._on_done = cells, workers, on_done
+        self._results: dict[int, list[Result]] = {}
+        self._late = Late()
+        self._groups = scheduled(cells)
+        self._open = {step.rank: step for group in self._groups for step in group}
+        self._rank = {index: step.rank for step in self._open.values() for index in step.cells}
 
-def _solved(batch: Batch, pending: Future[Reference] | None) -> Reference:
-    """The truth of a batch; solved here where there is no pool, or where the pool has lost a process."""
-    try:
-        return pending.result() if pending else reference_of(batch)
-    except BrokenExecutor:
-        return reference_of(batch)
+    def skip(self) -> None:
+        """Give their results to the cells that are not to be called."""
+        for index, cell in enumerate(self._cells):
+            if index not in self._rank:
+                self._record(index, Done(unmeasured(cell, Outcome.SKIPPED, cell.why_not)))
 
+    def run_here(self) -> None:
+        """Do what is open, in the order of the schedule."""
+        for rank in sorted(self._open):
+            called = self._called(self._open[rank])
+            if called:
+                for index, done in zip(called, perform(self._task(called), self._workers), strict=True):
+                    self._record(index, done)
+            del self._open[rank]
 
-def _run_cell(cell: Cell, reference: Reference, workers: Workers, timeouts: Counter[str]) -> list[Result]:
-    name = cell.declaration.name
-    if timeouts[name] < TIMEOUTS:
-        output = workers[cell.declaration.framework].call(name, cell.batch)
-    else:
-        output = Output(outcome=Outcome.TIMED_OUT, detail=f"not called: it has timed out {TIMEOUTS} times before")
-    timeouts[name] += output.outcome is Outcome.TIMED_OUT
-    if output.outcome is not Outcome.PASSED:
-        return [
-            decide(cell.declaration, _unmeasured(cell, output.outcome, output.detail, what)) for what in _whats(cell)
-        ]
-    scalar = output.loss is not None and output.loss.ndim == 0 and "reduction" not in cell.declaration.options
-    judged = judge(
-        cell.batch,
-        reference,
-        output,
-        reduction="mean" if scalar else "none",
-        upstream=float(cell.batch.upstream.flat[0]) if scalar else 1.0,
-    )
-    return [decide(cell.declaration, _result(cell, output, judged[what])) for what in judged]
+    def run_in(self, executor: Executor, lanes: int) -> None:
+        """Have an executor do what is open; what it loses is done here."""
+        crew = crew_of(self._workers, {self._cells[index].declaration.framework for index in self._rank})
+        self._workers.close()  # the executor's take their place, and their memory
+        deal = Deal(self._groups, max(1, lanes))
+        under_way: dict[Future[list[Done]], tuple[int, Step, list[int]]] = {}
 
+        def start(lane: int) -> None:
+            while (step := deal.next(lane)) is not None:
+                called = self._called(step)
+                if called:
+                    with interrupts_held():
+                        future = executor.submit(perform_elsewhere, self._task(called), crew)
+                    under_way[future] = lane, step, called
+                    return
+                del self._open[step.rank]
 
-def _whats(cell: Cell) -> tuple[str, ...]:
-    return ("loss", "gradient") if cell.declaration.has_gradient else ("loss",)
+        try:
+            for lane in range(max(1, lanes)):
+                start(lane)
+            while under_way:
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    lane, step, called = under_way.pop(future)
+                    for index, done in zip(called, future.result(), strict=True):
+                        self._record(index, done)
+                    del self._open[step.rank]
+                    start(lane)
+        except BaseException as error:
+            for future in under_way:
+                future.cancel()
+            if not is_lost(error):
+                raise
+            self.run_here()
 
+    def merged(self) -> tuple[list[Result], bool]:
+        """The results in their order, and whether there are all of them."""
+        for index in self._results:
+            if index in self._rank and self._is_out(index):
+                self._results[index] = list(self._not_called(index).results)
+        cells = self._cells
+        order = {name: i for i, name in enumerate(dict.fromkeys(c.declaration.name for c in cells))}
+        dtypes = {name: i for i, name in enumerate(dict.fromkeys(c.batch.dtype for c in cells))}
 
-def _result(cell: Cell, output: Output, judgement: Judgement) -> Result:
-    array = output.loss if judgement.what == "loss" else output.gradient
-    return Result(
-        **_identity(cell, judgement.what),
-        backend=output.backend,
-        rows=judgement.rows,
-        judged=judgement.judged,
-        grade=None if judgement.grade is None else str(judgement.grade),
-        outcome=str(judgement.outcome),
-        max_ulp=judgement.max_ulp,
-        max_abs=judgement.max_abs,
-        max_rel=judgement.max_rel,
-        max_bound_ratio=judgement.max_bound_ratio,
-        bound_ratios=judgement.bound_ratios,
-        nonfinite=judgement.nonfinite,
-        negative=judgement.negative,
-        witness=judgement.witness,
-        output_dtype=None if array is None else array.dtype.name,
-        detail=judgement.detail,
-    )
+        def place(index: int) -> tuple[int, int, int]:
+            cell = cells[index]
+            return order[cell.declaration.name], dtypes[cell.batch.dtype], index
 
+        ranked = sorted(self._results, key=place)
+        return [result for i in ranked for result in self._results[i]], len(self._results) == len(cells)
 
-def _unmeasured(cell: Cell, outcome: Outcome, detail: str, what: str) -> Result:
-    rows = len(cell.batch.logits)
-    identity = _identity(cell, what)
-    grade = str(Grade.INACCURATE) if outcome.is_failure else None
-    return Result(**identity, backend="native", rows=rows, judged=0, grade=grade, outcome=str(outcome), detail=detail)
+    def _called(self, step: Step) -> list[int]:
+        """The cells of a step that are still to be called; those that are not any more get their results."""
+        called = [index for index in step.cells if index not in self._results]
+        for index in called:
+            if self._is_out(index):
+                self._record(index, self._not_called(index))
+        return [index for index in called if index not in self._results]
 
+    def _task(self, called: Sequence[int]) -> Task:
+        return Task(self._cells[called[0]].batch, tuple(self._cells[index].declaration for index in called))
 
-def _identity(cell: Cell, what: str) -> dict[str, Any]:
-    declaration, batch = cell.declaration, cell.batch
-    claimed = declaration.grades.get(batch.dtype)
-    return {
-        "implementation": declaration.name,
-        "framework": declaration.framework,
-        "loss": declaration.loss,
-        "dtype": batch.dtype,
-        "device": "cpu",
-        "family": batch.family,
-        "what": what,
-        "claimed": None if claimed is None else str(claimed),
-    }
+    def _is_out(self, index: int) -> bool:
+        return self._late.times(self._cells[index].declaration.name, before=self._rank[index]) >= TIMEOUTS
+
+    def _not_called(self, index: int) -> Done:
+        detail = f"not called: it has timed out {TIMEOUTS} times before"
+        return Done(unmeasured(self._cells[index], Outcome.TIMED_OUT, detail))
+
+    def _record(self, index: int, done: Done) -> None:
+        if done.timed_out:
+            self._late.add(self._cells[index].declaration.name, self._rank[index])
+        if self._on_done is not None:
+            self._on_done(self._cells[index], list(done.results))
+        self._results[index] = list(done.results)

@@ -53,9 +53,17 @@ def describe_environment(seed: int, threads: int, workers: Mapping[str, Any] | N
         "threads": threads,
         "commit": commit(),
         "seed": seed,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "started": _now().isoformat(timespec="seconds"),
         "workers": dict(workers or {}),
     }
+
+
+def _now() -> datetime.datetime:
+    """The time in UTC; ``SOURCE_DATE_EPOCH``, in seconds, pins it, so that two runs can be compared byte for byte."""
+    pinned = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if pinned.isdecimal():
+        return datetime.datetime.fromtimestamp(int(pinned), datetime.UTC)
+    return datetime.datetime.now(datetime.UTC)
 
 
 def _version(name: str) -> str | None:

@@ -17,6 +17,8 @@ _EXPECTED: dict[str, tuple[str, type]] = {
     "start": ("flushed", list),
     "load": ("declarations", list),
     "call": ("seconds", float),
+    "memory": ("bytes", int),
+    "compile": ("registers", int),
     "environment": ("environment", dict),
 }
 

@@ -10,23 +10,26 @@ import itertools
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from harness.batch import Batch
-from harness.bridges import WHAT, unavailable
+from harness.bridges import unavailable
+from harness.bridges.stopwatch import Task
 from harness.declaration import Declaration
 from harness.grades import Outcome
 from harness.messages import batch_message, check_reply
 from harness.output import Output
 from harness.process import Child, child_environment
+from harness.timed import Timed, timed_from
 from harness.wire import Message, WireClosed, WireError, WireTimeout
 
 __all__ = ["Worker", "WorkerError", "Workers"]
 
 _START_TIMEOUT = 120.0
+_FORWARD = Task()
 
 
 class WorkerError(RuntimeError):
@@ -56,6 +59,11 @@ class Worker:
     import_timeout : float
         Seconds that importing one module may take.
     """
+
+    module: ClassVar[str] = "harness.worker_main"
+    """What the child runs."""
+    variables: ClassVar[Mapping[str, str]] = {}
+    """Environment variables of the child, beside those of every child."""
 
     def __init__(
         self, framework: str, *, timeout: float = 120.0, threads: int = 1, import_timeout: float = 120.0
@@ -121,6 +129,15 @@ class Worker:
                     self._modules[declarations[-1].name] = source
         return declarations, reasons
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where each implementation that `describe` has returned comes from: what `learn` takes."""
+        return dict(self._modules)
+
+    def learn(self, sources: Mapping[str, str]) -> None:
+        """Take what another worker has described: the modules are imported when they are first called."""
+        self._modules.update(sources)
+
     def call(self, name: str, batch: Batch, *, gradient: bool = True, reduction: str = "none") -> Output:
         """Call an implementation on a copy of a batch.
 
@@ -165,12 +182,13 @@ class Worker:
             flushed=self._flushed,
         )
 
-    def time(self, name: str, batch: Batch, *, what: str = "forward", repeats: int = 1) -> list[float]:
+    def time(
+        self, name: str, batch: Batch, task: Task = _FORWARD, *, repeats: int = 1, known: Collection[str] = ()
+    ) -> Timed:
         """Time an implementation: warming up, and interleaving with others, is the caller's business.
 
         The batch is sent once and kept in the child (the last few are), so that further rounds on the same object cost
-        nothing on the wire. Each request converts it afresh before the clock starts: an implementation that overwrites
-        its inputs spoils its own repeats at most.
+        nothing on the wire. Each call gets inputs of its own, converted before the clock starts.
 
         Parameters
         ----------
@@ -178,39 +196,54 @@ class Worker:
             Name of an implementation that `describe` has returned.
         batch : Batch
             The inputs, for unreduced output.
-        what : str
-            ``"forward"`` or ``"forward+backward"``.
+        task : Task
+            What to time, how, and where.
         repeats : int
             How many calls to time, one after the other, with the garbage collector off.
+        known : collection of str
+            Digests of results whose arrays need not be sent.
 
         Returns
         -------
-        list of float
-            Seconds of each call.
+        Timed
+            Seconds of each call, and what the calls gave back.
 
         Raises
         ------
         WorkerError
-            Where a call raised, crashed, or took longer than ``timeout`` times `repeats`.
+            Where a call raised, crashed, or took longer than ``timeout`` times `repeats`; with outcome `UNAVAILABLE`,
+            where the task cannot be done here.
         KeyError
             For a name that `describe` has not returned.
-        ValueError
-            For another `what`.
         """
-        if what not in WHAT:
-            raise ValueError(f"cannot time {what!r}: choose from {', '.join(WHAT)}")
+        body = {"op": "time", "name": name, "task": task.to_json(), "repeats": repeats, "known": sorted(known)}
         with self._lock:
             self._ready(name)
-            if batch not in self._batch_ids:
-                self._batch_ids[batch] = next(self._next_id)
-            key = self._batch_ids[batch]
-            body = {"op": "time", "name": name, "batch": key, "what": what, "repeats": repeats}
-            limit = self.timeout * max(1, repeats)
-            reply = self._request(Message(body), limit)
-            if reply.body.get("missing"):
-                self._request(batch_message(batch, {"op": "keep", "batch": key}), self.timeout)
-                reply = self._request(Message(body), limit)
+            return timed_from(self._on_kept(batch, body, self.timeout * max(1, repeats)), self._flushed)
+
+    def copies(self, batch: Batch, *, device: str = "cpu", repeats: int = 1) -> list[float]:
+        """Seconds of each of some copies of a batch's logits, by the framework, to memory that is there already.
+
+        Raises
+        ------
+        WorkerError
+            As `time` does.
+        """
+        with self._lock:
+            self._start()
+            reply = self._on_kept(batch, {"op": "copies", "device": device, "repeats": repeats}, self.timeout)
         return [float(seconds) for seconds in reply.body["seconds"]]
+
+    def _on_kept(self, batch: Batch, body: Mapping[str, Any], timeout: float) -> Message:
+        """The reply to a request about a batch that the child keeps: sent to it where it is missing."""
+        if batch not in self._batch_ids:
+            self._batch_ids[batch] = next(self._next_id)
+        request = Message({**body, "batch": self._batch_ids[batch]})
+        reply = self._request(request, timeout)
+        if reply.body.get("missing"):
+            self._request(batch_message(batch, {"op": "keep", "batch": self._batch_ids[batch]}), self.timeout)
+            reply = self._request(request, timeout)
+        return reply
 
     def environment(self) -> dict[str, Any]:
         """What the child runs: ``framework``, ``python``, ``versions`` by package, ``threads``, ``variables``.
@@ -231,7 +264,8 @@ class Worker:
         reason = unavailable(self.framework)
         if reason:
             raise WorkerError(Outcome.UNAVAILABLE, reason)
-        self._child = Child("harness.worker_main", [self.framework, str(self.threads)], child_environment(self.threads))
+        environment = {**child_environment(self.threads), **self.variables}
+        self._child = Child(self.module, [self.framework, str(self.threads)], environment)
         try:
             reply = self._request(Message({"op": "start"}), _START_TIMEOUT)
             self._flushed = frozenset(map(str, reply.body["flushed"]))
@@ -291,10 +325,18 @@ class Workers:
         self._threads = threads
         self._workers: dict[str, Worker] = {}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that these were made with."""
+        return {**self._settings, "threads": self._threads}
+
     def __getitem__(self, framework: str) -> Worker:
         if framework not in self._workers:
-            self._workers[framework] = Worker(framework, threads=self._threads, **self._settings)
+            self._workers[framework] = self._made(framework)
         return self._workers[framework]
+
+    def _made(self, framework: str) -> Worker:
+        return Worker(framework, threads=self._threads, **self._settings)
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ standard streams are left to the implementations, which may print what they like
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -16,19 +17,22 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from harness.batch import Batch
-from harness.bridges import Bridge, bridge_for, unavailable
-from harness.declaration import Implementation
+from harness.bridges import Bridge, FrameworkUnavailable, bridge_for, unavailable
+from harness.bridges.stopwatch import DEVICES, NotToBeTimed, Stopwatch, Task, stopwatch_for
+from harness.declaration import Declaration, Implementation
 from harness.grades import Outcome
 from harness.messages import batch_from, describe_exception
 from harness.process import MALLOC_VARIABLES, THREAD_VARIABLES
 from harness.scan import requirements
+from harness.timed import timed_message
 from harness.wire import Channel, Message, WireClosed, WireError
 
-__all__ = ["Server", "die_with", "main"]
+__all__ = ["Server", "die_with", "main", "serve"]
 
 _KEPT_BATCHES = 8
 _KEPT_BYTES = 1 << 30
@@ -40,6 +44,7 @@ class Server:
     def __init__(self, framework: str, threads: int) -> None:
         self._framework, self._threads = framework, threads
         self._bridge: Bridge | None = None
+        self._stopwatch: Stopwatch[Bridge] | None = None
         self._implementations: dict[str, Implementation] = {}
         self._batches: OrderedDict[int, Batch] = OrderedDict()
 
@@ -51,10 +56,13 @@ class Server:
             "call": self._on_call,
             "keep": self._on_keep,
             "time": self._on_time,
+            "copies": self._on_copies,
             "environment": self._on_environment,
         }
         try:
             return handlers[request.body["op"]](request)
+        except (NotToBeTimed, FrameworkUnavailable) as error:
+            return _failure(Outcome.UNAVAILABLE, str(error))
         except BaseException as error:  # SystemExit too: nothing that an implementation raises may end the worker
             return _failure(Outcome.RAISED, describe_exception(error))
 
@@ -64,6 +72,15 @@ class Server:
         if self._bridge is None:
             self._bridge = bridge_for(self._framework, self._threads)
         return self._bridge
+
+    @property
+    def stopwatch(self) -> Stopwatch[Bridge]:
+        """The framework's stopwatch; what has been imported by now is no business of the garbage collector any more."""
+        if self._stopwatch is None:
+            self._stopwatch = stopwatch_for(self.bridge)
+            gc.collect()
+            gc.freeze()
+        return self._stopwatch
 
     def _on_start(self, _: Message) -> Message:
         try:
@@ -84,8 +101,12 @@ class Server:
             and declared.declaration.framework == self._framework
             and declared.function.__module__ == module.__name__  # not one that it imports from elsewhere
         ]
+        found = [replace(entry, declaration=self._placed(entry.declaration)) for entry in found]
         self._implementations.update({entry.declaration.name: entry for entry in found})
         return Message({"declarations": [entry.declaration.to_json() for entry in found]})
+
+    def _placed(self, declaration: Declaration) -> Declaration:
+        return replace(declaration, backend=self.bridge.backend, device=self.bridge.device)
 
     def _on_call(self, request: Message) -> Message:
         returned = self.bridge.call(
@@ -97,7 +118,7 @@ class Server:
         arrays = {"loss": returned.loss}
         if returned.gradient is not None:
             arrays["gradient"] = returned.gradient
-        return Message({"backend": "native", "seconds": returned.seconds}, arrays)
+        return Message({"backend": self.bridge.backend, "seconds": returned.seconds}, arrays)
 
     def _on_keep(self, request: Message) -> Message:
         self._batches[request.body["batch"]] = batch_from(request)
@@ -109,13 +130,25 @@ class Server:
 
     def _on_time(self, request: Message) -> Message:
         body = request.body
-        batch = self._batches.get(body["batch"])
+        batch = self._kept(body["batch"])
         if batch is None:
             return Message({"missing": True})
-        self._batches.move_to_end(body["batch"])
         implementation = self._implementations[body["name"]]
-        seconds = self.bridge.time(implementation, batch, what=body["what"], repeats=body["repeats"])
-        return Message({"seconds": seconds})
+        laps = self.stopwatch.laps(implementation, batch, Task(**body["task"]), body["repeats"])
+        return timed_message(laps, frozenset(body["known"]))
+
+    def _on_copies(self, request: Message) -> Message:
+        body = request.body
+        batch = self._kept(body["batch"])
+        if batch is None:
+            return Message({"missing": True})
+        return Message({"seconds": self.stopwatch.copies(batch, body["device"], body["repeats"])})
+
+    def _kept(self, number: int) -> Batch | None:
+        """A batch that was sent, unless it was dropped since."""
+        if number in self._batches:
+            self._batches.move_to_end(number)
+        return self._batches.get(number)
 
     def _on_environment(self, _: Message) -> Message:
         names = (*THREAD_VARIABLES, *MALLOC_VARIABLES, *self.bridge.variables)
@@ -125,6 +158,7 @@ class Server:
             "versions": self.bridge.versions(),
             "threads": self._threads,
             "flushed": sorted(self.bridge.flushed),
+            "devices": {device: self.stopwatch.obstacle(device) for device in DEVICES},
             "variables": {name: os.environ[name] for name in names if name in os.environ},
         }
         return Message({"environment": environment})
@@ -184,6 +218,11 @@ def die_with(lifeline: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Serve until the parent closes the channel."""
+    serve(Server, arguments)
+
+
+def serve(make: Callable[[str, int], Server], arguments: list[str]) -> None:
+    """Answer one parent until it closes the channel; the arguments are those of the command line."""
     framework, threads, *fds = arguments
     requests, replies, lifeline = map(int, fds)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
@@ -191,7 +230,7 @@ def main(arguments: list[str]) -> None:
         os.set_inheritable(fd, False)
     die_with(lifeline)
     channel = Channel(requests, replies)
-    server = Server(framework, int(threads))
+    server = make(framework, int(threads))
     serving = os.getpid()
     while True:
         try:

@@ -36,6 +36,31 @@ def _compiled() -> Callable[..., Any]:
     return torch.compile(torch.nn.functional.cross_entropy, dynamic=True, fullgraph=True)
 
 
+_SHAPE = 32, 128
+"""What is compiled for: two sizes that differ, so that nothing is concluded from their being equal."""
+
+
+@functools.cache
+def _prepare(dtype: Any, kind: Any, weighted: bool, differentiated: bool, options: tuple[tuple[str, Any], ...]) -> None:
+    """Have the function compiled, forward and backward, on the same numbers in every process.
+
+    Dynamic shapes serve every size, but which intermediates are kept for the backward, and so rounded to 16 bits, torch
+    decides by the first size that it meets: without this, results would depend on what was called before. For the same
+    reason nothing of that decision is read from the disk, where another process may have left its own.
+    """
+    import torch
+    from torch._functorch import config
+
+    rows, classes = _SHAPE
+    logits = torch.zeros(_SHAPE, dtype=dtype, requires_grad=differentiated)
+    target = torch.zeros(rows, dtype=kind) if kind == torch.int64 else torch.full(_SHAPE, 1 / classes, dtype=kind)
+    weight = torch.ones(classes, dtype=dtype) if weighted else None
+    with config.patch(enable_autograd_cache=False):
+        loss = _compiled()(logits, target, weight=weight, **dict(options))
+        if differentiated:
+            torch.autograd.grad(loss, logits, torch.ones_like(loss))
+
+
 @implementation(
     framework="torch",
     loss="cross_entropy",
@@ -53,12 +78,7 @@ def torch_compiled_cross_entropy(
     reduction: str = "mean",
 ) -> Tensor:
     """torch.compile of torch.nn.functional.cross_entropy."""
-    result: Tensor = _compiled()(
-        logits,
-        target,
-        weight=weight,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        reduction=reduction,
-    )
+    options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing, "reduction": reduction}
+    _prepare(logits.dtype, target.dtype, weight is not None, logits.requires_grad, tuple(options.items()))
+    result: Tensor = _compiled()(logits, target, weight=weight, **options)
     return result

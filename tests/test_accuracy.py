@@ -18,6 +18,7 @@ from harness.families import UnknownFamily
 from harness.formats import BFLOAT16
 from harness.logits_file import LogitsFileError
 from harness.run import Run, Timing
+from harness.timing import Step
 
 SMALL = Request(
     only=("numpy_shifted", "numpy_naive", "numpy_bce_with_logits"),
@@ -293,8 +294,8 @@ def test_speed_comes_with_the_results_and_its_interrupt_does_not_cost_them(
     }
     first = run.timings[0]
 
-    def interrupted(*_: Any, **__: Any) -> Any:
-        yield first
+    def interrupted(groups: Any, *_: Any, **__: Any) -> Any:
+        yield Step(groups[0], (first,), 0.1)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(accuracy, "measure_speed", interrupted)

@@ -27,6 +27,19 @@ def test_it_says_what_a_run_depends_on() -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+@pytest.mark.parametrize(
+    ("setting", "started"), [("0", "1970-01-01T00:00:00+00:00"), ("1700000000", "2023-11-14T22:13:20+00:00")]
+)
+def test_the_time_can_be_pinned(monkeypatch: pytest.MonkeyPatch, setting: str, started: str) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", setting)
+    assert environment.describe_environment(0, 1)["started"] == started
+
+
+def test_what_is_no_time_pins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    assert environment.describe_environment(0, 1)["started"] > "2024"
+
+
 def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "_PACKAGES", ("numpy", "no-such-package"))
     assert environment.describe_environment(0, 1)["versions"] == {"numpy": np.__version__}

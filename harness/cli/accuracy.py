@@ -16,7 +16,9 @@ from harness.cli.exits import INTERRUPTED, NOT_AS_CLAIMED, REFUSED, Refused, com
 from harness.cli.progress import shown_progress
 from harness.cli.tables import failed_implementations, print_run
 from harness.cli.targets import must_be_writable
+from harness.crew import UnlikeHere
 from harness.discovery import DiscoveryError
+from harness.executors import ExecutorUnavailable
 from harness.families import UnknownFamily
 from harness.formats import FormatUnavailable
 from harness.logits_file import LogitsFileError
@@ -25,6 +27,11 @@ from harness.worst_case import WorstCaseError
 
 __all__ = ["register"]
 
+REFUSALS = (
+    *(NothingToDo, DiscoveryError, UnknownFamily, LogitsFileError, FormatUnavailable, WorstCaseError),
+    *(ExecutorUnavailable, UnlikeHere),
+)
+
 EPILOG = """\b
 Examples:
   xent accuracy                                     everything installed
@@ -32,6 +39,7 @@ Examples:
   xent accuracy --only 'numpy_*' --dtype float32
   xent accuracy --family ties --family 'recorded/*'
   xent accuracy --logits mine.npz --json run.json   your own logits
+  xent accuracy --executor tcp://host:8786          on a Dask cluster
 
 \b
 Exit status: 0 all as claimed; 1 something is not; 2 it cannot be done as
@@ -60,7 +68,13 @@ def accuracy(
     seed: Annotated[
         int, typer.Option(metavar="S", min=0, help="What the families draw from: same seed, same result.")
     ] = 0,
-    jobs: Annotated[int, typer.Option(metavar="J", min=0, help="Processes that solve truth; 0: one per core.")] = 0,
+    jobs: Annotated[int, typer.Option(metavar="J", min=0, help="Processes that do the work; 0: one per core.")] = 0,
+    executor: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="A Dask scheduler (tcp://host:port) whose workers do it, in place of --jobs."
+        ),
+    ] = "",
     logits: Annotated[
         list[Path] | None,
         typer.Option(
@@ -81,12 +95,15 @@ def accuracy(
     """Judge implementations against certified truth, loss and gradient apart, on adversarial and on recorded logits."""
     if json_file is not None:
         must_be_writable(json_file)
+    if jobs and executor:
+        raise Refused("--jobs and --executor exclude each other: a scheduler's workers are as many as they are")
     request = Request(
         only=tuple(only or ()),
         families=tuple(family or ()),
         dtypes=tuple(dtype or ()),
         seed=seed,
         jobs=jobs,
+        executor=executor,
         logits=tuple(logits or ()),
         quick=quick,
         speed=speed,
@@ -95,7 +112,7 @@ def accuracy(
     try:
         with shown_progress() as show:
             run = run_accuracy(request, show)
-    except (NothingToDo, DiscoveryError, UnknownFamily, LogitsFileError, FormatUnavailable, WorstCaseError) as error:
+    except REFUSALS as error:
         raise Refused(error) from error
     saved = None if json_file is None else _save(run, json_file)
     with suppress(BrokenPipeError):

@@ -60,6 +60,6 @@ class _Lines:
             return
         self.last = now
         elapsed = now - self.start
-        left = elapsed / max(progress.share, 1e-9) * (1 - progress.share)
-        tail = f"{elapsed:.0f} s" if finished else f"{elapsed:.0f} s, about {left:.0f} s left: {progress.what}"
+        told = f", about {elapsed / progress.share * (1 - progress.share):.0f} s left" if progress.share else ""
+        tail = f"{elapsed:.0f} s" if finished else f"{elapsed:.0f} s{told}: {progress.what}"
         print(f"xent: {progress.done}/{progress.total} {self.unit}, {tail}", file=sys.stderr, flush=True)
