@@ -30,6 +30,9 @@ TRUTH_VERSION = b"truth 2"
 
 _MAGIC = b"xent truth\n"
 
+_AT_ONCE = 1 << 20
+"""Bytes of an entry that are read at once to check it: what it holds may be large."""
+
 
 def cache_folder() -> Path | None:
     """Where entries live: ``$XENT_CACHE``, or the user's cache folder; None where ``XENT_CACHE=off``."""
@@ -55,19 +58,20 @@ def load(key: str) -> list[Array] | None:
         return None
     path = _path(folder, key)
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(len(_MAGIC) + 32)
+            if head == _header(key, iter(lambda: file.read(_AT_ONCE), b"")):
+                end = file.tell()
+                file.seek(len(head))
+                arrays = []
+                while file.tell() < end:
+                    arrays.append(np.load(file, allow_pickle=False))
+                return arrays
     except OSError:
         return None
-    payload = content[len(_MAGIC) + 32 :]
-    if content[: len(_MAGIC) + 32] != _header(key, payload):
-        with suppress(OSError):
-            path.unlink()
-        return None
-    stream = io.BytesIO(payload)
-    arrays = []
-    while stream.tell() < len(payload):
-        arrays.append(np.load(stream, allow_pickle=False))
-    return arrays
+    with suppress(OSError):
+        path.unlink()
+    return None
 
 
 def store(key: str, arrays: Sequence[Array]) -> None:
@@ -75,19 +79,26 @@ def store(key: str, arrays: Sequence[Array]) -> None:
     folder = cache_folder()
     if folder is None:
         return
-    stream = io.BytesIO()
-    for array in arrays:
-        np.save(stream, array, allow_pickle=False)
-    payload = stream.getvalue()
+    pieces = [piece for array in arrays for piece in _saved(np.ascontiguousarray(array))]
     path = _path(folder, key)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _header(key, payload) + payload, durable=False)
+        write_atomically(path, [_header(key, pieces), *pieces], durable=False)
 
 
-def _header(key: str, payload: bytes) -> bytes:
+def _saved(array: Array) -> tuple[bytes, memoryview]:
+    """What `numpy.save` writes, without a copy of the numbers: truths may be large."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+    return head.getvalue(), array.reshape(-1).view(np.uint8).data
+
+
+def _header(key: str, payload: Iterable[bytes | memoryview]) -> bytes:
     """What an entry starts with; the address is in it, so that an entry under another one's name is damaged too."""
-    return _MAGIC + hashlib.sha256(key.encode() + payload).digest()
+    digest = hashlib.sha256(key.encode())
+    for piece in payload:
+        digest.update(piece)
+    return _MAGIC + digest.digest()
 
 
 def _path(folder: Path, key: str) -> Path:

@@ -69,12 +69,15 @@ class Kernel:
         ``"i32"``), or a constant: a number, True, False, None, ``"tl.float32"``, or any other text, which is a text.
     options : mapping of str to value
         ``num_warps`` and what else the launch sets.
+    targets : tuple of str
+        Names of the targets on which it is launched so; empty for all.
     """
 
     name: str
     function: str
     arguments: Mapping[str, Any]
     options: Mapping[str, Any] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class Declaration:
         known = tuple(KnownFailure(**_with_tuples(entry)) for entry in data["known_failures"])
         fields = _with_tuples(data)
         grades = {name: Grade(grade) for name, grade in data["grades"].items()}
-        kernels = tuple(Kernel(**entry) for entry in data.get("kernels", ()))
+        kernels = tuple(Kernel(**_with_tuples(entry)) for entry in data.get("kernels", ()))
         return cls(**{**fields, "known_failures": known, "grades": grades, "kernels": kernels})
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["write_atomically"]
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+def write_atomically(path: Path, content: bytes | Sequence[bytes | memoryview], *, durable: bool = True) -> None:
     """Write a file through a temporary name in the same folder, so that a reader sees the old content or the new.
+
+    ``content`` may come in pieces, which are written one after the other.
 
     ``durable`` waits until the content is on the disk, so that a power cut loses nothing: tens of milliseconds.
 
@@ -24,15 +27,17 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
         Where the folder is missing or not writable, or the disk is full; nothing is left behind, and an earlier file of
         that name is untouched.
     """
+    pieces = [content] if isinstance(content, bytes) else content
     if path.exists() and not path.is_file():
-        path.write_bytes(content)
+        with path.open("wb") as file:
+            file.writelines(pieces)
         return
     path = path.resolve()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.writelines(pieces)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
                 "common_offset_random",
                 "ties",
                 "confident",
-                "confident_3",
                 "tail_mass",
                 "masked",
                 "recorded/*",

@@ -63,7 +63,7 @@ def _gradient(epsilon: float) -> Callable[[Array, Array, Array], Array]:
     gradient=_gradient(1e-7),
     known_failures=(
         _SATURATES,
-        KnownFailure(("confident", "confident_3", "masked"), _FLOOR, "keras-team/keras#9664"),
+        KnownFailure(("confident", "masked"), _FLOOR, "keras-team/keras#9664"),
         KnownFailure(("one_class", "tail_mass"), _FLOOR, "keras-team/keras#9664", dtypes=("float64",)),
     ),
 )
@@ -80,7 +80,7 @@ def numpy_clipped_1e7(logits: Array, target: Array) -> Array:
     gradient=_gradient(1e-15),
     known_failures=(
         _SATURATES,
-        KnownFailure(("confident", "confident_3", "one_class"), _FLOOR, "keras-team/keras#9664", dtypes=("float64",)),
+        KnownFailure(("confident", "one_class"), _FLOOR, "keras-team/keras#9664", dtypes=("float64",)),
     ),
 )
 @np.errstate(all="ignore")

@@ -27,6 +27,7 @@ _KNOWN_FAILURES = (
 @implementation(
     framework="torch",
     loss="cross_entropy",
+    devices=("cpu", "cuda"),
     grade=_GRADES,
     targets=("indices", "probabilities"),
     known_failures=_KNOWN_FAILURES,
@@ -56,6 +57,7 @@ def torch_cross_entropy(
 @implementation(
     framework="torch",
     loss="cross_entropy",
+    devices=("cpu", "cuda"),
     grade=_GRADES,
     targets=("indices", "probabilities"),
     known_failures=_KNOWN_FAILURES,

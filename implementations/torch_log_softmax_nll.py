@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @implementation(
     framework="torch",
     loss="cross_entropy",
+    devices=("cpu", "cuda"),
     grade={"float64": "absolute", "float32": "absolute", "bfloat16": "storage", "float16": "storage"},
     known_failures=(
         KnownFailure(

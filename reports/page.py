@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -12,6 +14,7 @@ from harness.grades import Outcome
 from harness.run import Run
 from reports import model, numbers, speed, tradeoff, trends
 from reports.claims import claims
+from reports.compiled import compiled_table
 from reports.heatmap import heat_map, state_of
 from reports.marks import LEGEND, mark_of
 from reports.overview import family_notes, overviews
@@ -20,7 +23,7 @@ from reports.summary import commands, facts, missing, summary
 __all__ = ["asset", "environment", "render"]
 
 
-def render(run: Run, history: trends.History | None = None) -> str:
+def render(run: Run, history: trends.History | None = None, compiled: Mapping[str, Any] | None = None) -> str:
     """The report of a run: one self-contained HTML page that needs no network.
 
     The same run gives the same text, character for character.
@@ -31,6 +34,8 @@ def render(run: Run, history: trends.History | None = None) -> str:
         The record to show; it may be incomplete, or empty.
     history : mapping of str to sequence of (str, float), optional
         By the name of a series, its points in time: an ISO 8601 date and a value, of which smaller is better.
+    compiled : mapping, optional
+        The JSON data of a compilation, as ``xent compile --json`` writes it.
 
     Returns
     -------
@@ -63,6 +68,7 @@ def render(run: Run, history: trends.History | None = None) -> str:
         pictures=tradeoff.pictures(run),
         trends=trends.trends(history or {}),
         claims=claims(run, rows),
+        compiled=compiled_table(compiled),
         anchors={note.name: note.anchor for note in notes},
         legend=LEGEND,
     )

@@ -6,8 +6,8 @@ all of it against torch in float32 on normal logits, at the tolerances below. Bo
 
     python tests/gate.py FILE LOSS TARGET NAME...
 
-prints one JSON object: for each name the reason why each gate rejects it, ``null`` where it passes. The candidates run
-in this process: start one for each file.
+prints one JSON object: for each name the reason why each gate rejects it, ``null`` where it passes. The candidates of a
+file share a process; where one of them ends it, or does not come to an end, each gets a process of its own.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import importlib.util
 import inspect
 import json
 import os
+import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -30,6 +32,13 @@ from harness.bridges import triton_interpreter
 FORWARD_TOLERANCE = 1e-2
 SUITE_TOLERANCES = {"float32": (1e-5, 1e-4), "bfloat16": (1e-2, 5e-2)}
 """Absolute and relative, per dtype: as tight as those of fused kernels' own suites, on values of order one."""
+SUITE_DTYPES = {
+    "torch": (torch.float32, torch.bfloat16),
+    "jax": (torch.float32, torch.bfloat16),
+    "numpy": (torch.float32,),  # which has no bfloat16 of its own
+}
+TIME = 120
+"""Seconds for each candidate."""
 FORWARD_SHAPE = (32, 32768)
 SHAPES = ((8, 1000), (64, 4096))
 
@@ -47,13 +56,13 @@ def forward_gate(run: Run, loss: str, target: str, claims: set[str]) -> str | No
     return None
 
 
-def suite_gate(run: Run, loss: str, target: str, claims: set[str], gradient: bool) -> str | None:
+def suite_gate(run: Run, loss: str, target: str, claims: set[str], dtypes: Sequence[torch.dtype]) -> str | None:
     """Why a usual suite rejects it; None where it passes."""
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in dtypes:
         for case in _suite(loss, target, claims, dtype):
             z = case[1].detach().clone().float().requires_grad_()
             want = _reference(loss, (case[0], z, *case[2:]))
-            got, got_gradient = run(case, gradient)
+            got, got_gradient = run(case, True)
             scalar = want.mean() if got.dim() == 0 and want.dim() else want.sum()
             (want_gradient,) = torch.autograd.grad(scalar, z)
             absolute, relative = SUITE_TOLERANCES[str(dtype).removeprefix("torch.")]
@@ -137,8 +146,48 @@ def torch_runner(function: Any) -> Run:
     return run
 
 
-RUNNERS: Mapping[str, Callable[[Any], Run]] = {"torch": torch_runner}
-"""By framework."""
+def jax_runner(function: Any) -> Run:
+    """Call a JAX candidate, and pull ones back through it."""
+    import jax
+    import jax.numpy as jnp
+
+    def to_jax(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if value.dtype == torch.bfloat16:
+            return jnp.asarray(value.float().numpy()).astype(jnp.bfloat16)
+        return jnp.asarray(value.numpy())
+
+    def to_torch(value: Any, like: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.array(value, dtype=np.float32)).to(like.dtype)
+
+    def run(case: Case, gradient: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        _, logits, target, options = case
+        fixed, given = to_jax(target), {name: to_jax(option) for name, option in options.items()}
+        got, pull = jax.vjp(lambda z: function(z, fixed, **given), to_jax(logits))
+        found = to_torch(pull(jnp.ones_like(got))[0], logits) if gradient else None
+        return to_torch(got, logits), found
+
+    return run
+
+
+def numpy_runner(function: Any, gradient_function: Any = None) -> Run:
+    """Call a NumPy candidate, and its gradient function, if it has one, with ones."""
+
+    def run(case: Case, gradient: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        _, logits, target, options = case
+        z, y = logits.numpy().copy(), target.numpy().copy()
+        given = {name: o.numpy() if isinstance(o, torch.Tensor) else o for name, o in options.items()}
+        got = np.asarray(function(z, y, **given))
+        if not gradient or gradient_function is None:
+            return torch.from_numpy(got), None
+        return torch.from_numpy(got), torch.from_numpy(np.asarray(gradient_function(z, y, np.ones_like(got), **given)))
+
+    return run
+
+
+RUNNERS: Mapping[str, Callable[..., Run]] = {"torch": torch_runner, "jax": jax_runner, "numpy": numpy_runner}
+"""By framework; NumPy's also takes the gradient function."""
 
 
 def _load(path: Path) -> Any:
@@ -162,26 +211,45 @@ def _attempt(gate: Callable[[], str | None]) -> str | None:
         return f"raises {type(error).__name__}"
 
 
-def main(arguments: list[str]) -> None:
-    """Both gates for candidates of one file."""
+def judge_here(path: str, loss: str, target: str, names: list[str]) -> dict[str, dict[str, str | None]]:
+    """Both gates for candidates of one file, in this process."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     if os.environ.get(triton_interpreter.VARIABLE):
         triton_interpreter.mend()
-    path, loss, target, *names = arguments
     framework = next(word for word in Path(path).stem.split("_") if word in RUNNERS)
     module = _load(Path(path))
     found = {}
     for name in names:
         function = getattr(module, name)
         claims = set(inspect.signature(function).parameters)
-        run = RUNNERS[framework](function)
+        gradient = module.EXPECT[name].get("options", {}).get("gradient")
+        run = RUNNERS[framework](function, *([getattr(module, gradient)] if gradient else []))
+        dtypes = SUITE_DTYPES[framework]
         found[name] = {
             "forward": _attempt(lambda: forward_gate(run, loss, target, claims)),  # noqa: B023 (called at once)
-            "suite": _attempt(lambda: suite_gate(run, loss, target, claims, True)),  # noqa: B023
+            "suite": _attempt(lambda: suite_gate(run, loss, target, claims, dtypes)),  # noqa: B023
         }
-    print(json.dumps(found))
+    return found
+
+
+def judge(path: str, loss: str, target: str, names: list[str]) -> dict[str, dict[str, str | None]]:
+    """Both gates in a process of their own; one for each candidate, where one of them ends or stops the process."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--here", path, loss, target, *names]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, timeout=TIME * len(names))
+        found: dict[str, dict[str, str | None]] = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        why = "does not come to an end"
+    except (subprocess.CalledProcessError, IndexError, ValueError):
+        why = "ends the process"
+    else:
+        return found
+    if len(names) == 1:
+        return {names[0]: dict.fromkeys(("forward", "suite"), why)}
+    return {name: said for single in names for name, said in judge(path, loss, target, [single]).items()}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    here, arguments = sys.argv[1] == "--here", [a for a in sys.argv[1:] if a != "--here"]
+    print(json.dumps((judge_here if here else judge)(*arguments[:3], arguments[3:])))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 
 from harness.batch import Batch
 from harness.bridges import Bridge, FrameworkUnavailable, bridge_for, frameworks, unavailable
+from harness.bridges.stopwatch import Task, stopwatch_for
 from harness.declaration import Implementation, implementation
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -268,7 +268,7 @@ def test_the_caller_s_batch_is_out_of_reach(bridge: Bridge) -> None:
     batch = make_batch(weight=np.ones(7))
     before = [array.copy() for array in (batch.logits, batch.target, batch.upstream, batch.options["weight"])]
     bridge.call(declared(scribble, bridge.framework), batch, gradient=False)
-    bridge.time(declared(scribble, bridge.framework), batch)
+    list(stopwatch_for(bridge).laps(declared(scribble, bridge.framework), batch, Task(), 1))
     after = (batch.logits, batch.target, batch.upstream, batch.options["weight"])
     assert all((was == now).all() for was, now in zip(before, after, strict=True))
 
@@ -297,30 +297,6 @@ def test_overflow_does_not_warn() -> None:
         declared(lambda logits, target: np.exp(logits[:, 0] * 1e6), "numpy"), make_batch(rows=50)
     )
     assert np.isinf(returned.loss).any()
-
-
-@pytest.mark.parametrize("what", ["forward", "forward+backward"])
-def test_timing_counts_the_calls_and_stops_the_collector(bridge: Bridge, what: str) -> None:
-    collecting = []
-
-    def watched(logits, target, *, reduction="mean"):
-        collecting.append(gc.isenabled())
-        return torch_loss(logits, target, reduction=reduction) if bridge.framework == "torch" else logits[:, 0]
-
-    gradient = {"gradient": numpy_gradient} if bridge.framework == "numpy" else {}
-    seconds = bridge.time(declared(watched, bridge.framework, **gradient), make_batch(), what=what, repeats=4)
-    assert len(seconds) == 4
-    assert all(0 < figure < 10 for figure in seconds)
-    assert collecting == [False] * 4
-    assert gc.isenabled()
-
-
-def test_timing_refuses_what_there_is_not() -> None:
-    bridge, found = bridge_for("numpy"), declared(numpy_loss, "numpy")
-    with pytest.raises(ValueError, match="numpy_loss has no gradient: time 'forward'"):
-        bridge.time(found, make_batch(), what="forward+backward")
-    with pytest.raises(ValueError, match="cannot time 'backward': choose from forward, forward"):
-        bridge.time(found, make_batch(), what="backward")
 
 
 def test_torch_uses_the_threads_that_it_is_given() -> None:

@@ -88,6 +88,8 @@ def finished(process: subprocess.Popen[str]) -> Finished:
         (["accuracy", "--seed", "-1"], "xent accuracy: Invalid value for '--seed'"),
         (["accuracy", "--jobs", "many"], "xent accuracy: Invalid value for '--jobs'"),
         (["accuracy", "--timeout", "0"], "xent accuracy: Invalid value for '--timeout'"),
+        (["accuracy", "--jobs", "2", "--executor", "tcp://a:1"], "xent accuracy: --jobs and --executor exclude each"),
+        (["accuracy", "--executor", "tcp://127.0.0.1:9"], "xent accuracy: no Dask scheduler answers at 'tcp://127.0.0"),
         (["accuracy", "--only"], "xent: Option '--only' requires an argument"),
         (
             ["accuracy", "--only", "numpy_shiftet"],
@@ -116,7 +118,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_2(
     assert found.line.startswith(message)
 
 
-@pytest.mark.parametrize("name", ["", "accuracy", "list", "report", "truth"])
+@pytest.mark.parametrize("name", ["", "accuracy", "list", "report", "speed", "truth"])
 def test_help_reads_well_at_80_columns(
     xent: Callable[..., Finished], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,18 @@ def test_both_paths_give_the_same_bits(compiled: Compiled) -> None:
     assert list(differing(compiled, 20, 6))[:3] == []
 
 
+def test_both_paths_give_the_same_bits_where_entries_cancel(compiled: Compiled) -> None:
+    rng = np.random.default_rng(24)
+    z = rng.standard_normal((6, 5000)) * 3
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    q = p / p.sum(axis=1, keepdims=True) * (1 + 1e-12 * rng.standard_normal(z.shape))
+    for target, options in ((q, {"weight": rng.uniform(0.5, 2, 5000)}), (np.arange(6), {"label_smoothing": 0.1})):
+        problem = loss_named(CE).problem(z, target, None, options)
+        a, b = solve_only(CE, problem, compiled), solve_only(CE, problem, numpy_path)
+        assert same_bits(a, b)
+        assert a.settled.any()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_processor_without_fma_gives_the_same_bits() -> None:
@@ -153,11 +165,31 @@ def test_code_that_fails_to_load_is_compiled_again(tmp_path: Path) -> None:
 # Which path
 
 
+def chooser(entries: int) -> paths._Chooser:
+    """One that has seen so many logits."""
+    result = paths._Chooser()
+    result.entries = entries
+    return result
+
+
 def test_small_work_never_loads_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XENT_FAST", raising=False)
-    chooser = paths._Chooser()
-    assert chooser.choose(1000) is numpy_path
-    assert chooser.numba is None
+    monkeypatch.setattr(code_cache, "is_warm", lambda name: True)
+    small = chooser(1000)
+    assert small.choose("one_target") is numpy_path
+    assert small.numba is None
+
+
+def test_each_entry_point_is_loaded_where_it_is_on_disk_and_compiled_where_that_pays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("XENT_FAST", raising=False)
+    monkeypatch.setattr(code_cache, "is_warm", lambda name: name == "all_one_target")
+    quick: Any = object()
+    monkeypatch.setattr(paths, "_load", lambda: quick)
+    some, many = chooser(paths.LOADING), chooser(paths.COMPILING)
+    assert [some.choose(entry) is quick for entry in ("one_target", "refined")] == [True, False]
+    assert [many.choose(entry) is quick for entry in ("one_target", "refined")] == [True, True]
 
 
 def test_a_broken_numba_leaves_the_numpy_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,8 +198,8 @@ def test_a_broken_numba_leaves_the_numpy_path(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setenv("XENT_FAST", "numba")
     monkeypatch.setattr(paths, "_load", broken)
-    chooser = paths._Chooser()
-    assert [chooser.choose(10**9) for _ in range(2)] == [numpy_path, numpy_path]
+    hopeless = chooser(10**9)
+    assert [hopeless.choose("elements") for _ in range(2)] == [numpy_path, numpy_path]
 
 
 def test_the_package_imports_without_numba() -> None:

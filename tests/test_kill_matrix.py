@@ -135,8 +135,17 @@ def test_ordinary_gates_let_wrong_ones_pass() -> None:
 
 
 def test_ordinary_gates_accept_right_ones() -> None:
-    said = kill_matrix.ordinary_gates([c for c in RIGHT if c.path.name == "torch_by_hand.py"])
+    said = kill_matrix.ordinary_gates([c for c in RIGHT if c.path.name in ("torch_by_hand.py", "numpy_losses.py")])
     assert {name: why for name, why in said.items() if any(why.values())} == {}
+
+
+def test_ordinary_gates_differentiate_in_every_framework() -> None:
+    names = ("with_gradient_without_upstream", "with_gradient_for_the_mean", "rule_ignores_upstream", "clipped")
+    names += ("half_of_the_gradient_stopped",)
+    said = kill_matrix.ordinary_gates([c for c in WRONG if c.name in names and c.framework != "torch"])
+    caught = {label.partition(":")[2] for label, why in said.items() if why["suite"]}
+    assert caught == {"with_gradient_for_the_mean", "half_of_the_gradient_stopped"}
+    assert all(why["forward"] is None for why in said.values())
 
 
 def test_the_document_shows_what_was_missed_and_which_checks_catch_nothing() -> None:

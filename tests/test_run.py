@@ -21,13 +21,17 @@ def of(kind, **special):
     chosen = {}
     for field in fields(kind):
         by_type = {"str": TEXT, "int": st.integers(0, 2**70), "float | None": MAYBE, "str | None": st.none() | TEXT}
+        by_type["int | None"] = st.none() | st.integers(0, 2**70)
         chosen[field.name] = special.get(field.name, by_type.get(field.type))
     return st.builds(kind, **chosen)
 
 
 RESULTS = of(Result, bound_ratios=st.dictionaries(TEXT, MAYBE, max_size=2), witness=WITNESS)
 TIMINGS = of(
-    Timing, shape=st.tuples(st.integers(0, 9), st.integers(0, 9)), seconds=st.lists(FLOAT, max_size=3).map(tuple)
+    Timing,
+    shape=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    seconds=st.lists(FLOAT, max_size=3).map(tuple),
+    copy_seconds=st.lists(FLOAT, max_size=3).map(tuple),
 )
 RUNS = st.builds(
     Run,

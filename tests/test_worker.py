@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from harness.batch import Batch
+from harness.bridges.stopwatch import Task
 from harness.declaration import Declaration
 from harness.grades import Grade, Outcome
 from harness.messages import describe_exception
@@ -371,19 +372,27 @@ def test_unknown_names_and_unsendable_batches_are_the_caller_s_mistakes(mischief
 
 def test_timing(mischief: Worker) -> None:
     given = batch()
-    seconds = mischief.time("good", given, repeats=5)
-    assert len(seconds) == 5
-    assert all(0 < figure < 1 for figure in seconds)
+    timed = mischief.time("good", given, repeats=5)
+    assert len(timed.seconds) == len(timed.digests) == 5
+    assert all(0 < figure < 1 for figure in timed.seconds)
+    (name,) = {entry["loss"] for entry in timed.digests}
+    np.testing.assert_array_equal(timed.arrays[name], mischief.call("good", given).loss)
+    assert mischief.time("good", given, known=[name]).arrays == {}
     for name, outcome in [("raises", Outcome.RAISED), ("exits", Outcome.CRASHED), ("hangs", Outcome.TIMED_OUT)]:
         with pytest.raises(WorkerError) as caught:
             mischief.time(name, given)
         assert caught.value.outcome is outcome
         assert str(caught.value) == caught.value.detail != ""
-    with pytest.raises(WorkerError, match="good has no gradient: time 'forward'"):
-        mischief.time("good", given, what="forward+backward")
-    with pytest.raises(ValueError, match="cannot time 'sideways'"):
-        mischief.time("good", given, what="sideways")
-    assert len(mischief.time("good", given)) == 1
+    with pytest.raises(WorkerError, match="good has no gradient: time 'forward'") as refused:
+        mischief.time("good", given, Task("forward+backward"))
+    assert refused.value.outcome is Outcome.UNAVAILABLE
+    assert len(mischief.time("good", given).seconds) == 1
+
+
+def test_copies_are_timed_too(mischief: Worker) -> None:
+    given = batch()
+    assert len(mischief.copies(given, repeats=3)) == 3
+    assert all(0 < figure < 1 for figure in mischief.copies(given, repeats=2))
 
 
 def test_a_batch_is_sent_once_and_the_cache_is_bounded(mischief: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,7 +492,7 @@ def test_what_torch_says_of_a_missing_graph(torch_worker: Worker) -> None:
     assert output.outcome is Outcome.RAISED
     assert output.detail.startswith("RuntimeError: element 0 of tensors does not require grad")
     assert torch_worker.call("not_differentiable", batch(), gradient=False).outcome is Outcome.PASSED
-    assert len(torch_worker.time("ce", batch(), what="forward+backward", repeats=2)) == 2
+    assert len(torch_worker.time("ce", batch(), Task("forward+backward"), repeats=2).seconds) == 2
 
 
 def test_declarations_cross_whole(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ _PIP = {"mlx": "'mlx[cpu]'"}
 """What pip calls a framework, where that is not its name."""
 _BESIDE = {"triton": "torch"}
 """What a framework is used through, and needs beside itself."""
+_PART_OF = {"pallas": "jax"}
+"""What a framework comes with, that is no package by itself."""
 
 
 class FrameworkUnavailable(ImportError):
@@ -172,7 +174,8 @@ def unavailable(framework: str) -> str:
     """Why a framework cannot be used, with what to do about it, or ``""`` where it can; nothing is imported."""
     if framework not in frameworks():
         return f"there is no bridge for framework {framework!r}: choose from {', '.join(frameworks())}"
-    needed = [name for name in (framework, _BESIDE.get(framework, framework)) if not installed(name)]
+    package = _PART_OF.get(framework, framework)
+    needed = [name for name in (package, _BESIDE.get(package, package)) if not installed(name)]
     return f"{needed[0]} is not installed: pip install {_PIP.get(needed[0], needed[0])}" if needed else ""
 
 

@@ -104,6 +104,7 @@ def mend() -> None:
         _mend_rounding(interpreter)
         _mend_libdevice(interpreter)
         _mend_autotuning()
+        _mend_scalars(interpreter)
         _mend_launches(interpreter)
 
 
@@ -255,6 +256,18 @@ def _mend_autotuning() -> None:
     tuner: Any = importlib.import_module("triton.runtime.autotuner").Autotuner
     tuner._bench = lambda self, *arguments, config, **meta: [1.0, 1.0, 1.0]
     tuner.check_disk_cache = lambda self, key, configs, benchmark: benchmark()
+
+
+def _mend_scalars(interpreter: Any) -> None:
+    """Make a scalar of float32 of a Python float that a launch passes, as the compiler does; it stays a float else."""
+    tl, plain = interpreter.tl, interpreter._implicit_cvt
+
+    def convert(argument: Any) -> Any:
+        if not isinstance(argument, float):
+            return plain(argument)
+        return tl.tensor(interpreter.TensorHandle(np.array([argument], dtype=np.float32), tl.float32), tl.float32)
+
+    interpreter._implicit_cvt = convert
 
 
 def _mend_launches(interpreter: Any) -> None:

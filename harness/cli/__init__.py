@@ -36,7 +36,7 @@ def _common(
         raise typer.Exit(REFUSED)
 
 
-for _command in ("accuracy", "hunt", "listing", "report", "truth", "vet"):
+for _command in ("accuracy", "compare", "compiling", "hunt", "listing", "nightly", "report", "speed", "truth", "vet"):
     importlib.import_module(f"harness.cli.{_command}").register(app)
 
 

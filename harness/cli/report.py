@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from harness.cli.exits import Refused, command
 from harness.cli.targets import write
+from harness.compiled import Compilation, CompilationFileError
+from harness.history import History, Night, NightFileError, lines
 from harness.run import Run, RunFileError
 
 __all__ = ["register"]
@@ -17,6 +20,8 @@ EPILOG = """\b
 Examples:
   xent accuracy --json run.json
   xent report run.json -o report.html
+  xent report run.json --history nightly/    with the nights before
+  xent report run.json --compiled FILE       with the table of `xent compile`
 """
 
 
@@ -26,18 +31,40 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    run_file: Annotated[Path, typer.Argument(metavar="RUN", help="A run file, as `xent accuracy --json` writes it.")],
+    run_file: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run file, as `xent accuracy --json` or `xent speed --json` write it."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The page.")] = Path("report.html"),
+    history: Annotated[
+        Path | None, typer.Option("--history", metavar="FOLDER", help="The folder of `xent nightly`: adds its lines.")
+    ] = None,
+    compiled: Annotated[
+        Path | None, typer.Option("--compiled", metavar="FILE", help="A file of `xent compile --json`: adds its table.")
+    ] = None,
 ) -> int:
     """Make one self-contained page of a run, to be opened in a browser without a network."""
     import reports
 
     try:
         run = Run.load(run_file)
-        page = reports.render(run).encode()
-    except RunFileError as error:
+        code = Compilation.load(compiled).to_json() if compiled is not None else None
+        page = reports.render(run, _series(run, history), code).encode()
+    except (RunFileError, NightFileError, CompilationFileError) as error:
         raise Refused(error) from error
     write(output, page)
     state = "" if run.complete else " of a run that was interrupted"
     print(f"{output}: {len(page) / 1024:.0f} KiB, {len(run.results)} results{state}")
     return 0
+
+
+def _series(run: Run, folder: Path | None) -> dict[str, list[tuple[str, float]]]:
+    """The ratios of a history by series, oldest first: of nights that are like the run; the others are told."""
+    if folder is None:
+        return {}
+    history = History.load(folder).like(Night.of_run(run).identity)
+    for left in history.left_out[:5]:
+        print(f"xent report: left out of the history: {left.name}: {left.reason}", file=sys.stderr)
+    if len(history.left_out) > 5:
+        print(f"xent report: and {len(history.left_out) - 5} more nights are left out", file=sys.stderr)
+    return lines(history.nights)

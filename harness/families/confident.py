@@ -48,20 +48,6 @@ def confident_binary(rng: np.random.Generator, form: Format) -> Draw:
     return Draw(logits, random_labels(rng, *_SHAPE), probabilities=(logits > 0).astype(np.float64))
 
 
-@family(
-    "confident_3",
-    breaks="The usual shifted form, which adds the tail to a one that absorbs it, in a textbook case of three classes.",
-    source="scipy/scipy#18295",
-)
-def confident_3(rng: np.random.Generator, form: Format) -> Draw:
-    """[g, 0, 0] with label 0; g = 40 in the first row."""
-    gaps = rng.uniform(1.0, float(_logit(np.array(_smallest_doubt(form)))), 64)
-    gaps[0] = 40.0
-    logits = np.zeros((64, 3))
-    logits[:, 0] = gaps
-    return Draw(logits, np.zeros(64, dtype=np.int64))
-
-
 def _errors(form: Format) -> Array:
     """Gaps [64] by which another class leads: 104, then 1 up to a fair condition number, then four near the maximum."""
     fair = {"float64": 1e12, "float16": 2e4}.get(form.name, 1e5)

@@ -1,7 +1,7 @@
 """The fast path to truth: double-double arithmetic with a computed certificate; what it leaves open, mpmath settles.
 
-See docs/theory.md, section 10, for the error analysis. `solve` is the entry; a loss that has no kernel here is left
-to mpmath.
+See docs/theory.md, sections 10 and 11, for the error analysis. `solve` is the entry; a loss that has no kernel here is
+left to mpmath.
 """
 
 from __future__ import annotations

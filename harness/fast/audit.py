@@ -2,7 +2,8 @@
 
 How many entries are looked at is a share of all those solved by the process, so that it costs little however the work
 is cut into calls; which ones follows from the numbers themselves. Rows of up to `FULL_ROW` classes are solved again
-as a whole. Of a wider one, mpmath checks what ties its numbers together: the ratios of sampled probabilities, that
+as a whole, and now and then a wider one, since only that shows what entries are worth in which large terms cancel. Of
+the others, mpmath checks what ties its numbers together: the ratios of sampled probabilities, that
 the gradient sums to zero (exactly, in `math.fsum`), and for one target class the loss that the gradient's entries
 imply.
 """
@@ -31,6 +32,9 @@ SHARE = 1 / 4096
 
 FULL_ROW = 256
 SAMPLED = 16
+
+WHOLE = 1 / 64
+"""Of the wider rows that are looked at, how many are solved again as a whole all the same, after the first."""
 
 _CONTRACT = Fraction(1, 2**90)
 _FLOOR = Fraction(1, 2**1074)
@@ -71,7 +75,8 @@ class Referee:
         if solved.settled.ndim > 1:
             cost = _look_at_elements(problem, solved, scale, pick)
         else:
-            cost = _look_at_row(problem, solved, scale, pick)
+            widest = problem.logits.shape[1] if not first and pick.random() < WHOLE else FULL_ROW
+            cost = _look_at_row(problem, solved, scale, pick, widest)
         self.owed[loss] -= cost
         self.looked_at += cost
 
@@ -81,8 +86,9 @@ referee = Referee()
 
 def _pick(solved: Solved) -> np.random.Generator:
     """Choices that follow from the numbers."""
-    digest = hashlib.sha256(solved.loss_hi.tobytes() + solved.grad_hi[:1].tobytes()[:4096]).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    digest = hashlib.sha256(np.ascontiguousarray(solved.loss_hi).data)
+    digest.update(solved.grad_hi[:1, :512].tobytes())
+    return np.random.default_rng(int.from_bytes(digest.digest()[:8], "little"))
 
 
 def _scale_at(scale: Scale, index: Any) -> Fraction:
@@ -90,10 +96,10 @@ def _scale_at(scale: Scale, index: Any) -> Fraction:
 
 
 def _look_at_elements(problem: Any, solved: Solved, scale: Scale, pick: np.random.Generator) -> int:
-    at = np.flatnonzero(solved.settled)
-    if not len(at):
-        return 0
-    chosen = np.unique(pick.choice(at, min(SAMPLED, len(at))))
+    chosen = np.unique(pick.integers(0, solved.settled.size, 2 * SAMPLED))
+    chosen = pick.permutation(chosen[solved.settled.reshape(-1)[chosen]])[:SAMPLED]
+    if not len(chosen):
+        chosen = np.flatnonzero(solved.settled)[:SAMPLED]
     rows, columns = np.unravel_index(chosen, solved.settled.shape)
     parts = {name: getattr(problem, name)[rows, columns][None] for name in ELEMENTWISE}
     again: Any = replace(problem, **parts).solve(0, scale if isinstance(scale, Fraction) else scale[rows, columns])
@@ -107,13 +113,13 @@ def _look_at_elements(problem: Any, solved: Solved, scale: Scale, pick: np.rando
 ELEMENTWISE = ("logits", "target", "weight", "pos_weight", "upstream")
 
 
-def _look_at_row(problem: Any, solved: Solved, scale: Scale, pick: np.random.Generator) -> int:
+def _look_at_row(problem: Any, solved: Solved, scale: Scale, pick: np.random.Generator, widest: int) -> int:
     at = np.flatnonzero(solved.settled & problem.counted)
     if not len(at):
         return 0
     row = int(pick.choice(at))
     classes = int(solved.grad_hi.shape[1])
-    if classes > FULL_ROW:
+    if classes > widest:
         _look_across(problem, solved, _scale_at(scale, row), row, pick)
         return SAMPLED + classes // 128
     again = problem.solve(row, scale if isinstance(scale, Fraction) else scale[row])

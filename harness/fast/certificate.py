@@ -1,4 +1,4 @@
-"""What the fast path may be given, and when its result counts: ranges and constants of docs/theory.md, section 10."""
+"""What the fast path may be given, and when its result counts: ranges and constants of docs/theory.md, section 10 f."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CANCELLATION", "FACTOR", "FURTHEST", "LEFT_OUT_CANCELLATION", "PART", "SMALLEST_SHARE", "in_range"]
+__all__ = [
+    "CANCELLATION",
+    "FACTOR",
+    "FINE_CANCELLATION",
+    "FURTHEST",
+    "LEFT_OUT_CANCELLATION",
+    "PART",
+    "SMALLEST_SHARE",
+    "in_range",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -27,6 +36,9 @@ CANCELLATION = 2.0**-9
 
 LEFT_OUT_CANCELLATION = 2.0**-7
 """The same for the two entries that leave one class out, whose terms are known to 2^-98.9."""
+
+FINE_CANCELLATION = 2.0**-55
+"""The same for entries in triples, whose terms are known to 2^-147."""
 
 
 def in_range(values: Array, limit: float = FACTOR) -> Array:

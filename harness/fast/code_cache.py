@@ -47,16 +47,16 @@ def _version() -> str:
         digest.update(importlib.metadata.version(package).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-        if source.name == "loops.py":  # Numba compares its date
+        if source.name.endswith("loops.py"):  # Numba compares their dates
             digest.update(str(source.stat().st_mtime_ns).encode())
     return digest.hexdigest()[:24]
 
 
-def is_warm() -> bool:
-    """Whether some compiled code is there."""
+def is_warm(name: str) -> bool:
+    """Whether compiled code of an entry is there."""
     try:
         place = folder()
-        return place is not None and place.is_dir()
+        return place is not None and (place / name).is_dir()
     except OSError:
         return False
 

@@ -49,6 +49,9 @@ def solve(problem: Stated, scale_hi: Array, scale_lo: Array, path: Path, tables:
             mixing = (kept[0], kept[1], float(v) if problem.smoothing else 1.0, problem.smoothing)
             label = np.zeros(n, np.int64) if problem.labels is None else np.where(problem.ignored, 0, problem.labels)
             q = np.zeros((0, v)) if problem.probabilities is None else own(problem.probabilities)
-            path.many_targets(z, q, label, w, mixing, scale, tables, solved.arrays, live, open_entries)
+            given = (z, q, label, w, mixing, scale, tables, solved.arrays, live, open_entries)
+            path.many_targets(*given)
+            if (live & (open_entries > 0)).any():
+                path.refined(*given)
     solved.settle(live & (open_entries == 0), problem.ignored)
     return solved

@@ -16,7 +16,7 @@ from mpmath import libmp
 from harness.certified import Exact, split
 from harness.fast.dd import Integer, Real, at, bits_of, exact_product, fast_two_sum, select, two_sum
 
-__all__ = ["LOWEST", "difference", "exponential", "position", "powers"]
+__all__ = ["LOWEST", "PER_STEP", "ROUNDER", "STEPS", "difference", "exponential", "position", "powers"]
 
 Array = np.ndarray[Any, Any]
 
@@ -28,7 +28,7 @@ LOWEST = -1200.0
 
 ROUNDER = 6755399441055744.0  # 1.5 · 2^52: adding it rounds to an integer, which the low bits then hold
 _ROUNDER_BITS = 0x4338000000000000
-_PER_STEP = 1477.3197218702985  # fl(1024 / log 2)
+PER_STEP = 1477.3197218702985  # fl(1024 / log 2)
 
 # log 2 / 1024 in three pieces. The first two have 32 bits, so that their products with n, abs(n) < 2^21, are exact.
 STEP_1 = float.fromhex("0x1.62e42ff000000p-11")
@@ -49,13 +49,13 @@ def difference(z: Real, m: Real) -> tuple[Real, Real]:
 
 def position(h: Real) -> Integer:
     """n = 1024 k + i: the integer nearest to 1024 h / log 2 (or next to nearest, where it is nearly a tie)."""
-    return bits_of(h * _PER_STEP + ROUNDER) - _ROUNDER_BITS
+    return bits_of(h * PER_STEP + ROUNDER) - _ROUNDER_BITS
 
 
 def exponential(h: Real, l: Real, table_h: Array, table_l: Array) -> tuple[Real, Real, Integer]:  # noqa: E741
     """exp(h + l) = (p_h + p_l) 2^k for `LOWEST` <= h <= 0, abs(l) <= ulp(h) / 2; p is in (0.99, 2.01)."""
     n = position(h)
-    f = (h * _PER_STEP + ROUNDER) - ROUNDER
+    f = (h * PER_STEP + ROUNDER) - ROUNDER
     s, e1 = two_sum(h - f * STEP_1, -(f * STEP_2))
     s, e2 = two_sum(s, l)
     rh, rl = two_sum(s, (e1 + e2) - f * STEP_3)  # s may be the smaller one

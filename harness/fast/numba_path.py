@@ -17,7 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from harness.fast import binary, code_cache, dd, dense, exponential, logarithm, loops, softmax, sums
+from harness.fast import (
+    binary,
+    code_cache,
+    dd,
+    dense,
+    exponential,
+    fine,
+    fine_exponential,
+    fine_loops,
+    logarithm,
+    loops,
+    softmax,
+    sums,
+    triple,
+)
 from harness.fast.tables import Tables
 
 __all__ = ["Compiled", "has_fma"]
@@ -25,12 +39,30 @@ __all__ = ["Compiled", "has_fma"]
 Array = np.ndarray[Any, Any]
 Pair = tuple[Array, Array]
 
-MODULES = (dd, exponential, sums, logarithm, softmax, dense, binary, loops)
-ENTRIES = ("all_one_target", "all_many_targets", "all_elements")
+MODULES = (
+    dd,
+    triple,
+    exponential,
+    sums,
+    logarithm,
+    softmax,
+    dense,
+    binary,
+    fine_exponential,
+    fine,
+    loops,
+    fine_loops,
+)
+ENTRIES = {
+    "all_one_target": loops.all_one_target,
+    "all_many_targets": loops.all_many_targets,
+    "all_elements": loops.all_elements,
+    "all_refined": fine_loops.all_refined,
+}
 
 
 class Compiled:
-    """The three entry points of `harness.fast.numpy_path`, each compiled, or read from the disk, when it is first
+    """The entry points of `harness.fast.numpy_path`, each compiled, or read from the disk, when it is first
     called.
 
     Parameters
@@ -54,7 +86,7 @@ class Compiled:
     def _compile(self, name: str, folder: Path | None) -> Callable[..., None]:
         """One entry point, compiled for its one signature; Numba reads and writes `folder`."""
         numba = _numba()
-        twin = types.FunctionType(getattr(loops, name).__code__, self.names, name)
+        twin = types.FunctionType(ENTRIES[name].__code__, self.names, name)
         with _cached_in(folder):
             signature = _signatures()[name]
             function: Callable[..., None] = numba.njit(signature, error_model="numpy", cache=folder is not None)(twin)
@@ -82,6 +114,23 @@ class Compiled:
         """See `harness.fast.numpy_path.many_targets`."""
         arrays = (*scale, tables.high, tables.low, tables.logs, *out, live, open_entries)
         self._entry("all_many_targets")(z, q, label, w, mixing, *arrays)
+
+    def refined(
+        self,
+        z: Array,
+        q: Array,
+        label: Array,
+        w: Array,
+        mixing: tuple[float, float, float, float],
+        scale: Pair,
+        tables: Tables,
+        out: tuple[Array, ...],
+        live: Array,
+        open_entries: Array,
+    ) -> None:
+        """See `harness.fast.fine_numpy.refined`."""
+        arrays = (*scale, tables.high, tables.low, tables.third, out[2], out[3], live, open_entries)
+        self._entry("all_refined")(z, q, label, w, mixing, *arrays)
 
     def elements(
         self, x: Array, t: Array, w: Array, c: Array, scale: Pair, tables: Tables, out: tuple[Array, ...], live: Array
@@ -130,6 +179,7 @@ def _signatures() -> dict[str, Any]:
         "all_many_targets": of.void(
             table, table, whole, real, mixing, real, real, *constants, real, real, table, table, flag, whole
         ),
+        "all_refined": of.void(table, table, whole, real, mixing, real, real, *constants, table, table, flag, whole),
         "all_elements": of.void(*[real] * 6, *constants, *[real] * 4, flag, flag),
     }
 

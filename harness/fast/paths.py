@@ -21,7 +21,7 @@ LOADING, COMPILING = 100_000, 10_000_000
 
 
 class Path(Protocol):
-    """Three entry points; see `harness.fast.numpy_path`. They write to `out`, and clear `live` where nothing holds."""
+    """The entry points; see `harness.fast.numpy_path`. They write to `out`, and clear `live` where nothing holds."""
 
     def one_target(
         self, z: Array, label: Array, w: Array, scale: Pair, tables: Tables, out: tuple[Array, ...], live: Array
@@ -43,6 +43,21 @@ class Path(Protocol):
     ) -> None:
         """Cross-entropy with target masses."""
 
+    def refined(
+        self,
+        z: Array,
+        q: Array,
+        label: Array,
+        w: Array,
+        mixing: tuple[float, float, float, float],
+        scale: Pair,
+        tables: Tables,
+        out: tuple[Array, ...],
+        live: Array,
+        open_entries: Array,
+    ) -> None:
+        """What `many_targets` left open, once more in triples; see `harness.fast.fine_numpy`."""
+
     def elements(
         self, x: Array, t: Array, w: Array, c: Array, scale: Pair, tables: Tables, out: tuple[Array, ...], live: Array
     ) -> None:
@@ -56,7 +71,8 @@ def own(array: Array) -> Array:
 
 class _Chooser:
     """Takes NumPy until so much was solved that Numba would have paid: importing and loading it takes about a second,
-    compiling half a minute. Both paths give the same bits, so that this decides nothing but the time.
+    compiling some seconds for each entry point. Both paths give the same bits, so that this decides nothing but the
+    time.
     """
 
     def __init__(self) -> None:
@@ -64,15 +80,12 @@ class _Chooser:
         self.numba: Path | None = None
         self.hopeless = importlib.util.find_spec("numba") is None
 
-    def choose(self, entries: int) -> Path:
-        """The path for a call with so many logits."""
+    def choose(self, entry: str) -> Path:
+        """The path for a call of an entry point, after so many `entries`."""
         setting = os.environ.get("XENT_FAST", "auto")
-        self.entries += entries
-        if setting == "numpy" or self.hopeless:
+        if setting == "numpy" or self.hopeless or (setting != "numba" and not self._pays(entry)):
             return cast(Path, numpy_path)
         if self.numba is None:
-            if setting != "numba" and not self._pays():
-                return cast(Path, numpy_path)
             try:
                 self.numba = _load()
             except Exception:  # whatever is wrong with Numba here, the truth can do without
@@ -80,9 +93,9 @@ class _Chooser:
                 return cast(Path, numpy_path)
         return self.numba
 
-    def _pays(self) -> bool:
+    def _pays(self, entry: str) -> bool:
         """Whether loading, or else compiling, takes less time than what was solved would have taken without."""
-        return self.entries >= COMPILING or (self.entries >= LOADING and code_cache.is_warm())
+        return self.entries >= COMPILING or (self.entries >= LOADING and code_cache.is_warm(f"all_{entry}"))
 
 
 def _load() -> Path:
@@ -94,6 +107,14 @@ def _load() -> Path:
 _chooser = _Chooser()
 
 
+class _Best:
+    """The entry points, each from the path that is best for it."""
+
+    def __getattr__(self, entry: str) -> Any:
+        return getattr(_chooser.choose(entry), entry)
+
+
 def best(entries: int) -> Path:
     """The path to take for a call with so many logits; ``XENT_FAST=numpy`` or ``numba`` decides it."""
-    return _chooser.choose(entries)
+    _chooser.entries += entries
+    return cast(Path, _Best())

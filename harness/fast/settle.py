@@ -62,7 +62,7 @@ def settle(loss: str, problem: Any, scale: Array | Fraction, judge: Referee | No
 def _pair(scale: Array | Fraction, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """A scale as pairs; NaN, which no certificate covers, where a fraction is beyond what a pair can hold."""
     if not isinstance(scale, Fraction):
-        return scale, np.zeros(shape)
+        return scale, np.broadcast_to(0.0, shape)
     try:
         high = float(scale)
         low = float(scale - Fraction(high))
@@ -70,7 +70,7 @@ def _pair(scale: Array | Fraction, shape: tuple[int, ...]) -> tuple[Array, Array
         high = low = 0.0
     if scale and not 1 / FACTOR <= abs(high) <= FACTOR:
         high = float("nan")
-    return np.full(shape, high), np.full(shape, low)
+    return np.broadcast_to(high, shape), np.broadcast_to(low, shape)
 
 
 def _settle_rows(problem: Any, solved: Solved, scale: Array | Fraction) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.fast.exponential import powers
+from harness.fast.fine_exponential import third_words
 from harness.fast.logarithm import reciprocals
 
 __all__ = ["Tables", "standard"]
@@ -26,14 +27,17 @@ class Tables:
         2^(i/1024), as pairs.
     logs : float64 array [3 · 128]
         Reciprocals with few bits, and their negative logarithms: the high words, then the low words.
+    third : float64 array [1024]
+        What the pairs leave of 2^(i/1024).
     """
 
     high: Array
     low: Array
     logs: Array
+    third: Array
 
 
 @functools.cache
 def standard() -> Tables:
     """The right ones."""
-    return Tables(*powers(), reciprocals())
+    return Tables(*powers(), reciprocals(), third_words())

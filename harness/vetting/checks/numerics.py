@@ -80,6 +80,13 @@ def families(context: Context, dtype: str) -> Iterator[Finding]:
                 continue
             batch, reference = _without(batch, reference, unclear)
             seen = context.examiner.examine(batch, _probe(context, batch), reference)
+        spilt = _overflowed(seen, reference)
+        if spilt.any():
+            yield Deviates("overflowed_gradient", context.said(seen.problems[-1]))
+            if spilt.all():
+                continue
+            batch, reference = _without(batch, reference, spilt)
+            seen = context.examiner.examine(batch, _probe(context, batch), reference)
         context.grade(dtype, seen)
         for problem in seen.problems:
             failures[problem.what] = failures.get(problem.what, 0) + 1
@@ -107,6 +114,26 @@ def _zero_mass_on_masked(batch: Batch) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         masked = logits - logits.max(axis=1, keepdims=True) < -batch.format.largest
     return np.asarray((masked & (batch.target == 0)).any(axis=1))
+
+
+def _overflowed(seen: Examination, reference: Reference) -> Array:
+    """The rows whose loss is rightly infinite, and whose gradient is not finite: bool [N].
+
+    Forms that take logsumexp of z - z_y have no difference left to differentiate there; others still have p - y.
+    """
+    loss, gradient = seen.loss, seen.gradient
+    if (
+        loss is None
+        or gradient is None
+        or loss.ndim != 1
+        or gradient.ndim != 2
+        or loss.shape != reference.loss_hi.shape
+    ):
+        return np.zeros(len(reference.loss_hi), dtype=bool)
+    with np.errstate(over="ignore"):
+        rightly = np.isinf(reference.loss_hi.astype(loss.dtype).astype(np.float64))
+    infinite = rightly & (loss.astype(np.float64) == np.inf)
+    return np.asarray(infinite & ~np.isfinite(gradient.astype(np.float64)).all(axis=1))
 
 
 def _without(batch: Batch, reference: Reference, rows: Array) -> tuple[Batch, Reference]:
