@@ -37,7 +37,7 @@ SUITE_DTYPES = {
     "jax": (torch.float32, torch.bfloat16),
     "numpy": (torch.float32,),  # which has no bfloat16 of its own
 }
-TIME = 120
+TIME = 30
 """Seconds for each candidate."""
 FORWARD_SHAPE = (32, 32768)
 SHAPES = ((8, 1000), (64, 4096))

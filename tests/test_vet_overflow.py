@@ -1,0 +1,41 @@
+"""A loss that is rightly infinite: its gradient may be lost, and no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.vetting.vet import Options, vet
+
+SPILT = """
+import numpy as np
+
+def loss(z, y):
+    with np.errstate(all="ignore"):
+        shifted = z - z.max(axis=1, keepdims=True)
+        return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y]
+
+def gradient(z, y, upstream):
+    with np.errstate(all="ignore"):
+        e = np.exp(z - z.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    p[np.arange(len(y)), y] -= 1
+    p *= upstream[:, None]
+    p[loss(z, y) > LIMIT] = np.nan
+    return p
+"""
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [("3.4028235e38", "accepted"), ("1e37", "rejected")])
+def test_a_gradient_may_be_lost_where_the_loss_is_rightly_infinite_and_nowhere_else(
+    limit: str, verdict: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "numpy_spilt.py"
+    path.write_text(SPILT.replace("LIMIT", limit), encoding="utf-8")
+    checks = ("accuracy", "gradient_accuracy", "nonfinite")
+    options = Options(gradient="gradient", dtypes=("float32",), quick=True, seed=3, checks=checks, shrink=False)
+    found = vet(f"{path}:loss", options)
+    assert found.verdict == verdict
+    assert [check.name for check in found.failed] == ([] if verdict == "accepted" else ["nonfinite"])
+    assert "overflowed_gradient" in {deviation.check for deviation in found.deviations}
