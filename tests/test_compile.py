@@ -158,7 +158,7 @@ def test_our_kernel_compiles_for_two_targets_as_it_says_and_without_spills(
     nvidia = compiler.compile(kernel, "sm_80", str(tmp_path))
     amd = compiler.compile(kernel, "gfx942", str(tmp_path))
     for found in (nvidia, amd):
-        assert 16 <= found.registers <= 255
+        assert 8 <= found.registers <= 255
         assert (found.spills, found.stack) == (0, 0)
         assert found.shared == 8 * 4  # one float32 for each of eight warps
     assert nvidia.approximate["ex2.approx.f32"] == 4 + 1  # 1024 classes over 256 threads, and the rescaling
@@ -169,7 +169,7 @@ def test_our_kernel_compiles_for_two_targets_as_it_says_and_without_spills(
 @needs_triton
 def test_spills_are_told_where_there_are_some(compiler: Compiler, kernels: dict[str, Kernel], tmp_path: Path) -> None:
     kernel = kernels["forward fp32"]
-    arguments = {**kernel.arguments, "BLOCK": 2048}
+    arguments = {**kernel.arguments, "BLOCK": 8192}
     crowded = replace(kernel, arguments=arguments, options={"num_warps": 4, "maxnreg": 32})
     found = compiler.compile(crowded, "sm_80", str(tmp_path))
     assert found.registers <= 32
