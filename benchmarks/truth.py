@@ -226,6 +226,8 @@ def main() -> None:
     parser.add_argument("--dtype", choices=DTYPES, action="append")
     parser.add_argument("--target", choices=TARGETS, action="append")
     given = parser.parse_args()
+    if importlib.util.find_spec("numba"):  # left to itself, it takes NumPy until enough was solved for compiling to pay
+        os.environ.setdefault("XENT_FAST", "numba")
     path = os.environ.get("XENT_FAST", "auto")
     sys.stdout.write(
         f"{machine()}\n{list(SHAPE)}, loss and gradient, path {path}: medians of {given.rounds} interleaved rounds of "
