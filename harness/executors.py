@@ -62,8 +62,11 @@ def process_pool(jobs: int) -> Iterator[Executor | None]:
         yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - earlier:
+        left = set(multiprocessing.active_children()) - earlier
+        for process in left:
             process.kill()
+        for process in left:
+            process.join(5.0)  # or it stays in the table of processes until somebody asks
 
 
 def _end_with_parent() -> None:

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,10 @@ def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
 
 def children() -> set[str]:
     """The command lines of this process's descendants, less the one that multiprocessing keeps for itself."""
-    found = {" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)}
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # one that has ended meanwhile, which another test may have left
+            found.add(" ".join(process.cmdline()))
     return {line for line in found if "resource_tracker" not in line}
 
 
