@@ -196,9 +196,17 @@ def test_a_night_that_measured_nothing_is_refused(
     assert str(error.value) == message
 
 
-def test_a_night_that_measured_something_is_not() -> None:
-    must_have_measured(made.run(0, [result()], [made.timing("a", 1.0)]), speed=True)
-    must_have_measured(made.run(0, [result()]), speed=False)
+@pytest.mark.parametrize(
+    ("timings", "speed", "refused"),
+    [([made.timing("a", 1.0)], True, False), ([], False, False), ([], True, True)],
+)
+def test_a_night_is_refused_for_what_was_asked_for_only(timings: Sequence[Any], speed: bool, refused: bool) -> None:
+    try:
+        must_have_measured(made.run(0, [result()], timings), speed=speed)
+    except NothingMeasured:
+        assert refused
+    else:
+        assert not refused
 
 
 # ---------------------------------------------------------------------------------------------------------------- lock
