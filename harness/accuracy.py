@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness.batch import Batch
+from harness.bridges.stopwatch import DEVICES
 from harness.claims import flag_unexpected_passes
 from harness.declaration import Declaration
 from harness.differential import Cell, evaluate, plan
@@ -71,6 +72,8 @@ class Request:
         Measure times too.
     timeout : float
         Seconds that one call may take.
+    device : str
+        ``"cpu"``, or ``"cuda"`` for the implementations that declare it.
     """
 
     only: tuple[str, ...] = ()
@@ -83,6 +86,7 @@ class Request:
     quick: bool = False
     speed: bool = False
     timeout: float = 120.0
+    device: str = "cpu"
 
 
 @dataclass
@@ -108,15 +112,15 @@ def run_accuracy(request: Request, show: Callable[[Progress], None] = lambda pro
     for dtype in request.dtypes:
         if dtype not in DTYPES:
             raise NothingToDo(f"unknown dtype {dtype!r}: choose from {', '.join(DTYPES)}")
+    if request.device not in DEVICES:
+        raise NothingToDo(f"unknown device {request.device!r}: choose from {', '.join(DEVICES)}")
     families_for("cross_entropy", DTYPES[0], request.families)  # raises for a name that there is not
     files = [read_logits(path) for path in request.logits]
     with ExitStack() as stack:
         dask = stack.enter_context(dask_pool(request.executor)) if request.executor else None
-        workers = stack.enter_context(Workers(timeout=request.timeout, threads=THREADS))
+        workers = stack.enter_context(Workers(timeout=request.timeout, threads=THREADS, device=request.device))
         found = discover(request.only or None, workers=workers)
-        declarations = [
-            f.declaration for f in found if f.declaration and f.available and not (request.quick and f.declaration.slow)
-        ]
+        declarations = [f.declaration for f in found if f.declaration and f.available and _fits(f.declaration, request)]
         environment = describe_environment(request.seed, THREADS, _described(declarations, workers))
         batches = _batches(request, files, declarations)
         cells = plan(declarations, batches, request.dtypes or DTYPES)
@@ -136,6 +140,11 @@ def run_accuracy(request: Request, show: Callable[[Progress], None] = lambda pro
         timings=tuple(timings),
         complete=complete,
     )
+
+
+def _fits(declaration: Declaration, request: Request) -> bool:
+    """Whether an implementation that can run here is to: where it was asked for, and as fast."""
+    return request.device in declaration.devices and not (request.quick and declaration.slow)
 
 
 def _described(declarations: Sequence[Declaration], workers: Workers) -> dict[str, Any]:
@@ -179,7 +188,7 @@ def _processes(jobs: int, work: int) -> Iterator[Pool | None]:
 def _times(request: Request, declarations: Sequence[Declaration], workers: Workers) -> tuple[list[Timing], bool]:
     """The times, and whether there are all of them: an interrupt here does not cost the results."""
     timings: list[Timing] = []
-    groups = plan_speed(declarations, SPEED_SHAPES, seed=request.seed)
+    groups = plan_speed(declarations, SPEED_SHAPES, seed=request.seed, device=request.device)
     try:
         for step in measure_speed(groups, workers, Budget(SPEED_SECONDS)):
             timings += step.timings
@@ -237,6 +246,7 @@ def _nothing(request: Request, found: Sequence[Found]) -> str:
         "--dtype": request.dtypes,
         "--logits": tuple(path.name for path in request.logits),
         "--quick": ("",) if request.quick else (),
+        "--device": (request.device,) if request.device != "cpu" else (),
     }
     told = " ".join(f"{option} {value}".strip() for option, values in asked.items() for value in values)
     but = f", of those that can run here ({len(missing)} cannot)" if missing else ""
@@ -273,4 +283,5 @@ def _as_json(request: Request) -> dict[str, Any]:
         "dtypes": list(request.dtypes),
         "logits": [path.name for path in request.logits],
         "quick": request.quick,
+        "device": request.device,
     }

@@ -24,7 +24,7 @@ class Batch:
     loss : str
         Name of the loss, as in ``torch.nn.functional``.
     logits : array [N, V]
-        float64, float32, float16 or bfloat16 (``ml_dtypes``).
+        float64, float32, float16 or bfloat16 (``ml_dtypes``). With a `projection`, the hidden states [N, D].
     target : array
         int64 [N] class indices, or [N, V] of the logits' dtype.
     upstream : array
@@ -37,6 +37,8 @@ class Batch:
         Name of the family that made it.
     seed : int
         The seed that it was made from.
+    projection : array [V, D], optional
+        Of the logits' dtype: what ``linear_cross_entropy`` makes logits of the hidden states with.
     """
 
     loss: str
@@ -46,6 +48,18 @@ class Batch:
     options: Mapping[str, Any] = field(default_factory=dict)
     family: str = ""
     seed: int = 0
+    projection: Array | None = None
+
+    @property
+    def classes(self) -> int:
+        """V."""
+        return int(self.logits.shape[1]) if self.projection is None else len(self.projection)
+
+    @property
+    def gradient_shape(self) -> tuple[int, ...]:
+        """The gradient's shape: the logits', or [N + V, D], the hidden states' rows and then the projection's."""
+        rows, columns = self.logits.shape
+        return (rows, columns) if self.projection is None else (rows + len(self.projection), columns)
 
     @property
     def format(self) -> Format:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from harness.evaluation import Candidate
 from harness.formats import Format
-from harness.parts import PARTS, apply
+from harness.parts import PARTS, apply, stepped
 from harness.rows import RandomDice, Row, cross, random_row, resize
 
 __all__ = ["Breeder", "Child", "Island"]
+
+Array = np.ndarray[Any, Any]
 
 POPULATION = 24
 STALE = 40
@@ -80,6 +83,7 @@ class Breeder:
 
     def __init__(self, rng: np.random.Generator, loss: str, form: Format) -> None:
         self.rng, self.dice, self.loss, self.form = rng, RandomDice(rng), loss, form
+        self._largest = form.largest
         self.names = list(PARTS)
         self.tried = dict.fromkeys(self.names, 4.0)
         self.gained = dict.fromkeys(self.names, 1.0)
@@ -90,6 +94,26 @@ class Breeder:
             keep = island.best is not None and self.rng.random() < 0.5
             island.population, island.stale = ([island.best] if keep and island.best else []), 0
         return [self._child(island, islands) for _ in range(island.rows_per_call)]
+
+    def nearby(self, children: Sequence[Child], count: int) -> Array:
+        """Logits of the children and next to them, all drawn at once: [children, 1 + count, V], themselves first.
+
+        In every other variant all logits move by up to so many numbers of the format, few or many; in the others one
+        does. Masked classes stay masked.
+        """
+        z = np.stack([child.row.logits for child in children])[:, None]
+        n, _, v = z.shape
+        steps = np.zeros((n, 1 + count, v))
+        everywhere = steps[:, 1::2]
+        sizes = 2.0 ** self.rng.integers(0, max(2, self.form.precision // 2), (*everywhere.shape[:2], 1))
+        everywhere[:] = np.rint(self.rng.uniform(-1.5, 1.5, everywhere.shape) * sizes)
+        alone = steps[:, 2::2]
+        sizes = 2.0 ** self.rng.integers(0, self.form.precision, (*alone.shape[:2], 1))
+        one = self.rng.integers(0, v, (*alone.shape[:2], 1))
+        np.put_along_axis(alone, one, sizes * self.rng.choice([-1.0, 1.0], sizes.shape), axis=2)
+        with np.errstate(over="ignore"):
+            moved = np.where(np.isneginf(z), z, np.clip(stepped(z, steps, self.form), -self._largest, self._largest))
+        return np.where(steps == 0, z, moved)
 
     def learn(self, child: Child, score: float) -> None:
         """Credit the parts of a child with whether it gained over its parent."""

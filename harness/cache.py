@@ -13,6 +13,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def cache_folder() -> Path | None:
 def key_of(loss: str, content: Iterable[bytes]) -> str:
     """The content address of a batch of a loss (SHA-256, hexadecimal)."""
     digest = hashlib.sha256(TRUTH_VERSION)
-    for piece in (loss.encode(), *content):
+    for piece in chain((loss.encode(),), content):  # one at a time: each may be as large as the batch
         digest.update(len(piece).to_bytes(8, "little"))
         digest.update(piece)
     return digest.hexdigest()

@@ -1,11 +1,12 @@
 """The child that compiles: ``python -m harness.compile_main FRAMEWORK THREADS REQUESTS REPLIES LIFELINE``.
 
-Triton is imported once, to compile and not to interpret; every kernel is then compiled in a fork of its own, so that a
-compiler that dies takes nothing with it.
+Triton is imported once, to compile and not to interpret, and so is what a kernel is in; every kernel is then compiled
+in a fork of its own, so that a compiler that dies takes nothing with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from dataclasses import asdict
@@ -40,6 +41,8 @@ class CompileServer(Server):
     def _on_compile(self, request: Message) -> Message:
         kernel = Kernel(**request.body["kernel"])
         target = TARGETS[request.body["target"]]
+        with contextlib.suppress(Exception):  # what cannot be imported says so in the fork, where it is tried again
+            importlib.import_module(kernel.function.partition(":")[0])  # seconds, for a package of others' kernels
 
         def work() -> dict[str, object]:
             try:

@@ -30,6 +30,8 @@ class Crew:
         Seconds that one call, and the import of one module, may take.
     threads : int
         Threads of each worker.
+    device : str
+        Where implementations get their inputs.
     sources : tuple of (str, pairs of str)
         For each framework, where each implementation comes from: as `Worker.sources` has it.
     versions : tuple of (str, pairs of str)
@@ -39,6 +41,7 @@ class Crew:
     timeout: float
     import_timeout: float
     threads: int
+    device: str
     sources: tuple[tuple[str, Pairs], ...]
     versions: tuple[tuple[str, Pairs], ...]
 
@@ -50,7 +53,9 @@ class Crew:
         UnlikeHere
             Where a framework is missing or of another version here.
         """
-        workers = Workers(timeout=self.timeout, threads=self.threads, import_timeout=self.import_timeout)
+        workers = Workers(
+            timeout=self.timeout, threads=self.threads, import_timeout=self.import_timeout, device=self.device
+        )
         try:
             for framework, sources in self.sources:
                 workers[framework].learn(dict(sources))

@@ -16,7 +16,7 @@ from harness.grades import Grade
 
 __all__ = ["Declaration", "Implementation", "Kernel", "KnownFailure", "implementation"]
 
-OPTIONS = ("weight", "pos_weight", "ignore_index", "label_smoothing", "reduction")
+OPTIONS = ("linear_bias", "weight", "pos_weight", "ignore_index", "label_smoothing", "reduction")
 # What each framework that there is a bridge for has.
 _DEFAULT_DTYPES = {
     "numpy": ("float64", "float32"),
@@ -101,7 +101,7 @@ class Declaration:
     has_gradient : bool
         Whether a gradient can be had: by differentiation, or from the declared function for NumPy.
     requires : mapping of str to str
-        Importable module → the pip requirement that provides it.
+        Importable module → the pip requirement that provides it, or the whole command, where more is needed.
     known_failures : tuple of KnownFailure
         Where the claim does not hold.
     slow : bool
@@ -155,7 +155,8 @@ class Implementation:
     """A declaration with its code: exists only in the process that runs it.
 
     ``function(logits, target, **options)`` returns the loss; ``gradient(logits, target, upstream, **options)``, where
-    given, returns the gradient [N, V] for a framework that does not differentiate (NumPy).
+    given, returns the gradient [N, V] for a framework that does not differentiate (NumPy). For ``linear_cross_entropy``
+    it is ``function(hidden, projection, target, **options)``, and ``gradient`` returns the two gradients.
     """
 
     declaration: Declaration

@@ -19,7 +19,7 @@ from pathlib import Path
 from harness.bridges import installed, unavailable
 from harness.declaration import Declaration
 from harness.messages import describe_exception
-from harness.scan import Declared, locate, scan
+from harness.scan import Declared, installing, locate, scan
 from harness.worker import Workers
 
 __all__ = ["ENTRY_POINTS", "PACKAGE", "DiscoveryError", "Found", "discover"]
@@ -140,7 +140,7 @@ def _obstacle(declared: Declared) -> str:
         return reason
     for module, requirement in declared.requires.items():
         if not installed(module):
-            return f"{module} is not installed: pip install '{requirement}'"
+            return f"{module} is not installed: {installing(requirement)}"
     return ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,13 +17,19 @@ from harness.grades import Outcome
 from harness.judge import judge
 from harness.output import Output
 from harness.reference import Reference, reference_of
-from harness.rows import Row, batch_of
+from harness.rows import Row, batch_of, with_variants
 from harness.scoring import Metric, Scores, bound_of, score
 from harness.witness import hexadecimal
 from harness.worker import Worker, WorkerError
 from harness.worst_case import WorstCase
 
 __all__ = ["Candidate", "Evaluator", "HuntError"]
+
+
+Array = np.ndarray[Any, Any]
+
+SLOW = 1e-3
+"""Seconds for one row: what an interpreted kernel takes."""
 
 
 class HuntError(ValueError):
@@ -60,6 +67,13 @@ class Evaluator:
         What the score is.
     seed : int
         Of the search, for the record.
+
+    Attributes
+    ----------
+    evaluations : int
+        Rows looked at.
+    calling : float
+        Seconds that the implementation took for them.
     """
 
     def __init__(
@@ -69,6 +83,7 @@ class Evaluator:
         self.what, self.metric, self.seed = what, metric, seed
         self.grade = bound_of(declaration, form.name)
         self.evaluations = 0
+        self.calling = 0.0
         self._row_by_row = False
         self._versions = _versions(worker)
 
@@ -80,13 +95,32 @@ class Evaluator:
         HuntError
             Where a call fails or gives something that is not of the contract's form.
         """
-        batch = batch_of(rows, self.declaration.loss, self.form)
+        return self.worst_of(rows, np.stack([row.logits for row in rows])[:, None])
+
+    def worst_of(self, rows: Sequence[Row], logits: Array) -> list[Candidate]:
+        """Look at variants [N, M, V] of the logits of N rows, all in one call; the worst variant of each row.
+
+        Raises
+        ------
+        HuntError
+            As for rows.
+        """
+        variants = logits.shape[1]
+        batch = with_variants(batch_of(rows, self.declaration.loss, self.form), logits)
         output = self._call(batch)
-        self.evaluations += len(rows)
-        scores = self._scores(batch, reference_of(batch), output)
+        self.evaluations += len(batch.logits)
+        scores = self._scores(batch, reference_of(batch, kept=False), output)
+        which = scores.score.reshape(len(rows), variants).argmax(axis=1)
+        at = np.arange(len(rows)) * variants + which
         fields = (scores.score, scores.column, scores.got, scores.hi, scores.lo, scores.ulp, scores.ratio)
-        columns = [array.tolist() for array in fields]
-        return [Candidate(row, *values) for row, *values in zip(rows, *columns, strict=True)]
+        columns = [array[at].tolist() for array in fields]
+        worst = [replace(row, logits=logits[i, which[i]]) if which[i] else row for i, row in enumerate(rows)]
+        return [Candidate(row, *values) for row, *values in zip(worst, *columns, strict=True)]
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the implementation takes so long for each row that many rows at once would take too long."""
+        return self._row_by_row or self.calling > SLOW * self.evaluations
 
     def worst_case(self, candidate: Candidate) -> WorstCase:
         """The record of a candidate."""
@@ -140,7 +174,9 @@ class Evaluator:
         return replace(outputs[0], loss=losses, gradient=np.concatenate(gradients) if gradients else None)
 
     def _checked(self, batch: Batch) -> Output:
+        start = time.monotonic()
         output = self.worker.call(self.declaration.name, batch, gradient=self.what == "gradient")
+        self.calling += time.monotonic() - start
         if output.outcome is Outcome.PASSED:
             return output
         row = self._culprit(batch) if len(batch.logits) > 1 else 0
@@ -150,11 +186,15 @@ class Evaluator:
 
     def _culprit(self, batch: Batch) -> int | None:
         """A row on which the call fails by itself too."""
-        for row in range(min(len(batch.logits), 16)):
-            alone = self.worker.call(self.declaration.name, batch.rows(slice(row, row + 1)), gradient=False)
-            if alone.outcome is not Outcome.PASSED:
-                return row
-        return None
+        first, end = 0, len(batch.logits)
+        while end - first > 1:
+            middle = (first + end) // 2
+            first, end = (first, middle) if self._fails(batch, first, middle) else (middle, end)
+        return first if self._fails(batch, first, end) else None
+
+    def _fails(self, batch: Batch, first: int, end: int) -> bool:
+        part = batch.rows(slice(first, end))
+        return self.worker.call(self.declaration.name, part, gradient=False).outcome is not Outcome.PASSED
 
 
 def _versions(worker: Worker) -> dict[str, str]:

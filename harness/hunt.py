@@ -7,21 +7,19 @@ that is looked at, so that what is found is a fact. The same seed and number of 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from harness.breeding import Breeder, Island
 from harness.declaration import Declaration
-from harness.evaluation import Candidate, Evaluator
+from harness.evaluation import Candidate, Evaluator, HuntError
 from harness.families import families_for, make_batch
 from harness.families.base import streams
 from harness.formats import Format, named
-from harness.losses import loss_named
+from harness.losses import loss_of_logits
 from harness.rows import RandomDice, Row, resize, rows_of
 from harness.scoring import Metric
 from harness.worker import Worker
@@ -30,6 +28,12 @@ from harness.worst_case import ELEMENTS, KEPT_CLASSES, WorstCase, holds, load_al
 __all__ = ["CLASSES", "STARTS", "Hunt", "HuntProgress", "Hunted", "hunt"]
 
 CLASSES = (2, 3, 8, 10, 64, 1000)
+FIRST_LOOK = 2000
+"""Rows after which a hunt looks not only at the children that it breeds, but also at what is next to them."""
+
+NEARBY = 127
+"""So many variants of each child: they are drawn, called and solved as one array, and cost little besides the truth."""
+
 STARTS = ("random", "families", "worst")
 
 
@@ -115,26 +119,30 @@ def hunt(
     Raises
     ------
     HuntError
-        Where the implementation cannot be called in the dtype, or does not give what the contract asks for.
+        Where the implementation cannot be called in the dtype, does not give what the contract asks for, or computes a
+        loss of more than logits and target.
     WorstCaseError
         Where earlier worst cases are among the starts, and a file of them is damaged.
     """
     form = named(request.dtype)
-    if loss_named(declaration.loss).elementwise:
+    try:
+        elementwise = loss_of_logits(declaration.loss).elementwise
+    except ValueError as error:
+        raise HuntError(f"{declaration.name} cannot be hunted: {error}") from None
+    if elementwise:
         request = replace(request, classes=(ELEMENTS,))
     evaluator = Evaluator(declaration, worker, form, request.what, request.metric, request.seed)
     (rng,) = streams(request.seed, "hunt", declaration.name, *_words(request), count=1)
     breeder = Breeder(rng, declaration.loss, form)
     start, complete = time.monotonic(), True
     islands: list[Island] = []
-    with _truth_not_stored():
-        try:
-            starts = _starts(request, declaration.loss, form)
-            islands += [Island(v, [r for r in starts if len(r.logits) == v]) for v in request.classes]
-            for progress in _generations(islands, breeder, evaluator, request, start):
-                show(progress)
-        except KeyboardInterrupt:
-            complete = False
+    try:
+        starts = _starts(request, declaration.loss, form)
+        islands += [Island(v, [r for r in starts if len(r.logits) == v]) for v in request.classes]
+        for progress in _generations(islands, breeder, evaluator, request, start):
+            show(progress)
+    except KeyboardInterrupt:
+        complete = False
     best = _best(islands)
     smallest = _best_to_keep(islands)
     return Hunted(
@@ -165,7 +173,8 @@ def _generations(
         island = _next(islands, turn)
         turn += 1
         children = breeder.children(island, islands)
-        candidates = evaluator([child.row for child in children])
+        variants = breeder.nearby(children, _nearby(evaluator, request))
+        candidates = evaluator.worst_of([child.row for child in children], variants)
         for child, candidate in zip(children, candidates, strict=True):
             breeder.learn(child, candidate.score)
         island.add(candidates)
@@ -176,6 +185,16 @@ def _generations(
         yield HuntProgress(min(share, 1.0), evaluator.evaluations, best)
         if share >= 1 or best == np.inf:
             return
+
+
+def _nearby(evaluator: Evaluator, request: Hunt) -> int:
+    """How many variants of each child to look at too: none until it is known where to look.
+
+    Where only time counts, none either if the implementation is slow.
+    """
+    if evaluator.evaluations < FIRST_LOOK or (request.evaluations is None and evaluator.is_slow):
+        return 0
+    return NEARBY
 
 
 def _next(islands: Sequence[Island], turn: int) -> Island:
@@ -210,16 +229,3 @@ def _starts(request: Hunt, loss: str, form: Format) -> list[Row]:
 
 def _words(request: Hunt) -> tuple[str, ...]:
     return request.dtype, request.what, str(request.metric)
-
-
-@contextmanager
-def _truth_not_stored() -> Iterator[None]:
-    """Truth of rows that nobody asks for again is not worth a place on the disk."""
-    earlier = os.environ.get("XENT_CACHE")
-    os.environ["XENT_CACHE"] = "off"
-    try:
-        yield
-    finally:
-        del os.environ["XENT_CACHE"]
-        if earlier is not None:
-            os.environ["XENT_CACHE"] = earlier

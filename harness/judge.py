@@ -127,8 +127,8 @@ def _excused(strictly: Judgement, flushed: Judgement) -> Judgement:
 
 def _refuse(what: str, got: Array, batch: Batch, reduction: str) -> Judgement | None:
     """The judgement of an output of the wrong form, or None where the form is right."""
-    rows = len(batch.logits)
-    want = batch.logits.shape if what == "gradient" else (batch.upstream.shape if reduction == "none" else ())
+    rows = _rows_of(what, batch)
+    want = batch.gradient_shape if what == "gradient" else (batch.upstream.shape if reduction == "none" else ())
     if got.shape != want:
         detail = f"expected shape {list(want)}, got {list(got.shape)}"
         return Judgement(what, Outcome.WRONG_SHAPE, Grade.INACCURATE, rows, detail=detail)
@@ -167,8 +167,11 @@ def _impossible(
     """Values that no error of the logarithm or the exponentials explains, so that a vacuous bound is no excuse.
 
     With one target class: a loss below zero, a gradient entry of the wrong sign, or one for which p is outside [0, 1].
+    Behind a projection neither is impossible: the target's logit may come of another dot product than the others do,
+    and entries of the gradient are sums, of either sign.
     """
-    if batch.target.ndim != 1 or batch.options.get("label_smoothing") or not got.size:
+    single = batch.target.ndim == 1 and not batch.options.get("label_smoothing") and batch.projection is None
+    if not single or not got.size:
         return np.zeros(got.shape, dtype=bool)
     value = got.astype(np.float64)
     if what == "loss":
@@ -196,7 +199,7 @@ def _judge_part(
     judged = ranks >= 0
     bad = errors.nonfinite | errors.hidden_nan
     finite = judged & ~bad
-    rows = len(batch.logits)
+    rows = _rows_of(what, batch)
     if not judged.any():
         return Judgement(what, Outcome.NOT_JUDGED, None, rows, grades=ranks, negative=int(negative.sum()))
     gate = ratios[Grade.ABSOLUTE]
@@ -242,6 +245,11 @@ def _rank_values(errors: Errors, bounds: Bounds, impossible: Array) -> tuple[Arr
     ranks = np.where(~held & ((missed & (ranks < 0)) | impossible), worst, ranks)
     ranks = np.where(errors.ulp <= 1, Grade.FAITHFUL.rank, ranks)
     return np.where(errors.nonfinite | errors.hidden_nan, worst, ranks).astype(np.int8), ratios
+
+
+def _rows_of(what: str, batch: Batch) -> int:
+    """Rows of the loss, or of the gradient, which has those of a projection too."""
+    return len(batch.logits) if what == "loss" else batch.gradient_shape[0]
 
 
 def _rows_with(judged: Array, rows: int) -> int:

@@ -29,6 +29,8 @@ def batch_message(batch: Batch, body: dict[str, Any]) -> Message:
     The family and the seed stay behind: code under test has no use for them.
     """
     arrays = {"logits": batch.logits, "target": batch.target, "upstream": batch.upstream}
+    if batch.projection is not None:
+        arrays["projection"] = batch.projection
     scalars = {}
     for name, value in batch.options.items():
         if isinstance(value, np.ndarray):
@@ -48,6 +50,7 @@ def batch_from(message: Message) -> Batch:
         target=arrays["target"],
         upstream=arrays["upstream"],
         options={**message.body["options"], **weights},
+        projection=arrays.get("projection"),
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from harness.formats import Format
 from harness.rows import Dice, Row
 
-__all__ = ["PARTS", "Part", "apply"]
+__all__ = ["PARTS", "Part", "apply", "stepped"]
 
 Array = np.ndarray[Any, Any]
 Choice = TypeVar("Choice")
@@ -29,13 +29,16 @@ def apply(part: Part, dice: Dice, row: Row, form: Format) -> Row:
     with np.errstate(over="ignore", invalid="ignore"):  # brought back into the range below
         changed = part(dice, replace(row, logits=row.logits.copy()), form)
     z = np.asarray(changed.logits, dtype=np.float64)
-    z = np.where(np.isnan(z), row.logits, z)
-    # What overflows becomes the largest number; -inf stays where there are masked classes, which a part may move about.
-    masking = part is _mask or np.isneginf(row.logits).any()
-    z = np.where(np.isneginf(z) & masking, -np.inf, np.clip(z, -form.largest, form.largest))
-    if changed.target is None and np.isneginf(z[changed.label]):
-        z[changed.label] = 0.0
-    return replace(changed, logits=form.round(z).astype(np.float64))
+    if np.isfinite(z).all():
+        z = np.clip(z, -form.largest, form.largest)
+    else:
+        z = np.where(np.isnan(z), row.logits, z)
+        # What overflows becomes the largest number; -inf stays where there are masked classes, which a part may move.
+        masking = part is _mask or np.isneginf(row.logits).any()
+        z = np.where(np.isneginf(z) & masking, -np.inf, np.clip(z, -form.largest, form.largest))
+        if changed.target is None and np.isneginf(z[changed.label]):
+            z[changed.label] = 0.0
+    return replace(changed, logits=form.round(z).astype(np.float64, copy=False))
 
 
 # How far the numbers go.
@@ -115,7 +118,7 @@ def _tie(dice: Dice, row: Row, form: Format) -> Row:
 def _near_tie(dice: Dice, row: Row, form: Format) -> Row:
     """One class within a few units in the last place of another one."""
     source, goal = _any_class(dice, row), dice.integer(0, len(row.logits) - 1)
-    row.logits[goal] = _stepped(row.logits[source], _choose(dice, (1, -1)) * dice.integer(1, 4), form)
+    row.logits[goal] = stepped(row.logits[source], _choose(dice, (1, -1)) * dice.integer(1, 4), form)
     return row
 
 
@@ -196,14 +199,14 @@ def _step(dice: Dice, row: Row, form: Format) -> Row:
     """One logit moves by so many numbers of the format, few or many."""
     at = _any_class(dice, row)
     size = round(2.0 ** dice.real(0.0, form.precision - 1.0))
-    row.logits[at] = _stepped(row.logits[at], _choose(dice, (1, -1)) * size, form)
+    row.logits[at] = stepped(row.logits[at], _choose(dice, (1, -1)) * size, form)
     return row
 
 
 def _step_all(dice: Dice, row: Row, form: Format) -> Row:
     """Every logit moves by up to so many numbers of the format."""
     size = 2.0 ** dice.integer(0, max(1, form.precision // 2))
-    row.logits[:] = _stepped(row.logits, np.rint(np.clip(dice.normal(len(row.logits)), -2, 2) * size), form)
+    row.logits[:] = stepped(row.logits, np.rint(np.clip(dice.normal(len(row.logits)), -2, 2) * size), form)
     return row
 
 
@@ -268,7 +271,7 @@ def _value(bits: Array, form: Format, otherwise: float = 0.0) -> float:
     return value if math.isfinite(value) else otherwise
 
 
-def _stepped(value: Any, steps: Any, form: Format) -> Any:
+def stepped(value: Any, steps: Any, form: Format) -> Any:
     """So many spacings of the format away; a zero, a subnormal number, moves by the smallest one."""
     finite = np.where(np.isfinite(value), value, 0.0)
     _, exponent = np.frexp(finite)

@@ -19,6 +19,7 @@ from harness import certified as real
 from harness.batch import Batch
 from harness.certified import Exact
 from harness.fast.settle import settle
+from harness.fast.solved import Solved
 from harness.losses import Problem, loss_named
 from harness.losses.base import as_array, as_exact_real
 
@@ -54,7 +55,8 @@ class Reference:
     loss_hi, loss_lo : float64 array [N] or [N, K]
         The loss of each row (each element, for an element-wise loss) in nats. Beyond float64's range hi is inf, lo 0.
     grad_hi, grad_lo : float64 array [N, V]
-        The gradient of each row's own loss with respect to its logits, times the upstream gradient.
+        The gradient of each row's own loss with respect to its logits, times the upstream gradient; for
+        ``linear_cross_entropy`` that of their sum, [N + V, D]: the hidden states' rows, then the projection's.
     problem : Problem
         The batch that this is the truth of.
     loss : str
@@ -84,11 +86,11 @@ class Reference:
         exact_upstream = Fraction(as_exact_real("upstream", upstream))
         divisor = self.problem.denominator() if reduction == "mean" else Fraction(1)
         if divisor == 0:
-            undefined = np.where(self.problem.counted[:, None], np.nan, np.zeros_like(self.grad_hi))
+            undefined = np.where(self.problem.gradient_counted[:, None], np.nan, np.zeros_like(self.grad_hi))
             return Reduced(float("nan"), 0.0, undefined, np.zeros_like(self.grad_lo))
         scale = exact_upstream / divisor
         hi, lo = real.split(self._total(divisor))
-        solved = settle(self.loss, self.problem, scale)
+        solved = _settled(self.loss, self.problem, scale)
         return Reduced(hi, lo, solved.grad_hi, solved.grad_lo)
 
     def _total(self, divisor: Fraction) -> Exact:
@@ -99,7 +101,9 @@ class Reference:
             pairs = [*self.loss_hi.ravel().tolist(), *self.loss_lo.ravel().tolist()]
             total = math.fsum(pairs)
             return _ratio(real.exact(Fraction(total) + Fraction(math.fsum((*pairs, -total)))), divisor)
-        losses = [loss for row in range(len(self.grad_hi)) for loss in self.problem.solve(row, Fraction(0)).losses]
+        losses = [
+            loss for row in range(len(self.problem.logits)) for loss in self.problem.solve(row, Fraction(0)).losses
+        ]
         total_exact = _sum(losses)
         return total_exact if total_exact in (real.NAN, real.INFINITY) else _ratio(total_exact, divisor)
 
@@ -120,15 +124,17 @@ def truth(
     ----------
     logits : array_like [N, V]
         float64, float32, float16, bfloat16 (``ml_dtypes``), or integers. ``-inf`` is a masked class.
+        For ``linear_cross_entropy`` the hidden states [N, D], all finite in rows that count.
     target : array_like
         Class indices [N], or class probabilities [N, V]; for ``binary_cross_entropy_with_logits`` [N, K] in [0, 1].
     loss : str
-        ``"cross_entropy"`` or ``"binary_cross_entropy_with_logits"``.
+        ``"cross_entropy"``, ``"binary_cross_entropy_with_logits"`` or ``"linear_cross_entropy"``.
     upstream : array_like, optional
         Upstream gradient of the unreduced loss's shape (or a scalar); ones where it is not given.
     **options
         ``weight``, ``ignore_index``, ``label_smoothing``, ``pos_weight``, with torch's meanings. For a reduction call
-        `Reference.reduced` on what this returns.
+        `Reference.reduced` on what this returns. ``linear_cross_entropy`` needs ``projection`` [V, D], and takes
+        ``linear_bias`` [V].
 
     Returns
     -------
@@ -156,9 +162,14 @@ def truth(
     return _solve(loss, declared.problem(as_array("logits", logits), as_array("target", target), up, given))
 
 
-def reference_of(batch: Batch) -> Reference:
-    """The certified truth of a batch, its upstream gradient included."""
-    return truth(batch.logits, batch.target, loss=batch.loss, upstream=batch.upstream, **batch.options)
+def reference_of(batch: Batch, *, kept: bool = True) -> Reference:
+    """The certified truth of a batch, its upstream gradient included; kept on disk, or only for this once."""
+    inputs = {} if batch.projection is None else {"projection": batch.projection}
+    if not kept:
+        stated = loss_named(batch.loss).problem(batch.logits, batch.target, batch.upstream, {**inputs, **batch.options})
+        loss_hi, loss_lo, grad_hi, grad_lo = _solve_rows(stated, batch.loss)
+        return Reference(loss_hi, loss_lo, grad_hi, grad_lo, stated, batch.loss)
+    return truth(batch.logits, batch.target, loss=batch.loss, upstream=batch.upstream, **inputs, **batch.options)
 
 
 def _solve(loss: str, problem: Problem) -> Reference:
@@ -172,8 +183,13 @@ def _solve(loss: str, problem: Problem) -> Reference:
 
 
 def _solve_rows(problem: Problem, loss: str) -> list[Array]:
-    solved = settle(loss, problem, problem.upstream)
+    solved = _settled(loss, problem, problem.upstream)
     return [solved.loss_hi, solved.loss_lo, solved.grad_hi, solved.grad_lo]
+
+
+def _settled(loss: str, problem: Problem, scale: Array | Fraction) -> Solved:
+    """The truth of a batch: all at once where its rows are coupled, else row by row, by the fast path first."""
+    return problem.solve_all(scale) or settle(loss, problem, scale)
 
 
 def _ratio(total: Exact, divisor: Fraction) -> Exact:

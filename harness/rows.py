@@ -16,7 +16,7 @@ from harness.batch import Batch
 from harness.families.base import BCE
 from harness.formats import Format
 
-__all__ = ["Dice", "RandomDice", "Row", "batch_of", "cross", "random_row", "resize", "rows_of"]
+__all__ = ["Dice", "RandomDice", "Row", "batch_of", "cross", "random_row", "resize", "rows_of", "with_variants"]
 
 Array = np.ndarray[Any, Any]
 
@@ -113,6 +113,13 @@ def batch_of(rows: Sequence[Row], loss: str, form: Format, *, family: str = "", 
     return Batch(loss, form.round(logits), target, form.round(upstream), family=family, seed=seed)
 
 
+def with_variants(batch: Batch, logits: Array) -> Batch:
+    """A batch [N, V] with several variants of each row's logits [N, M, V] in turn, exact in its format: [N M, V]."""
+    n, m, v = logits.shape
+    target, upstream = (np.repeat(array, m, axis=0) for array in (batch.target, batch.upstream))
+    return replace(batch, logits=batch.format.round(logits.reshape(n * m, v)), target=target, upstream=upstream)
+
+
 def rows_of(batch: Batch) -> list[Row]:
     """The rows of a batch without options that the parts can work on: finite, but for masked classes without label."""
     if batch.options or (batch.loss != BCE and batch.target.ndim != 1):
@@ -131,7 +138,7 @@ def rows_of(batch: Batch) -> list[Row]:
 def resize(dice: Dice, row: Row, classes: int) -> Row:
     """The row with another number of classes: the label and some others, or copies of some for those that are new."""
     size = len(row.logits)
-    kept = [row.label, *(j for j in range(size) if j != row.label)][:classes]
+    kept = [row.label, *range(min(row.label, classes)), *range(row.label + 1, size)][:classes]
     kept += [dice.integer(0, size - 1) for _ in range(classes - len(kept))]
     target = None if row.target is None else row.target[kept]
     return Row(row.logits[kept], 0, target, row.upstream)

@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Declared", "locate", "requirements", "scan"]
+__all__ = ["Declared", "installing", "locate", "requirements", "scan"]
 
 _DECORATOR = "implementation"
 
@@ -77,6 +77,11 @@ def requirements(source: str) -> dict[str, str]:
     except (OSError, SyntaxError, ValueError):
         return {}
     return {module.partition(".")[0]: pip for entry in declared for module, pip in entry.requires.items()}
+
+
+def installing(requirement: str) -> str:
+    """The command that installs a requirement of a declaration, which may be one already: not all are plain."""
+    return requirement if "pip install " in requirement else f"pip install '{requirement}'"
 
 
 def _declared(name: str, decorator: ast.Call, constants: Mapping[str, Any]) -> Declared:

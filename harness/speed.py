@@ -15,6 +15,7 @@ from harness.environment import describe_environment
 from harness.formats import DTYPES, named
 from harness.run import Run, Timing
 from harness.timing import BASELINE, Budget, Group, MemoryWorkers, measure_speed, plan
+from harness.timing.plan import LOSS
 from harness.worker import WorkerError, Workers
 
 __all__ = ["SHAPES", "NothingToTime", "SpeedProgress", "SpeedRequest", "run_speed"]
@@ -130,6 +131,9 @@ def _found(request: SpeedRequest, workers: Workers) -> list[Found]:
     if not request.only:
         return discover(workers=workers)
     asked = discover(request.only, workers=workers)
+    if not any(f.loss in ("", LOSS) for f in asked):
+        others = ", ".join(f"{f.name} ({f.loss})" for f in asked)
+        raise NothingToTime(f"nothing to time: no cross-entropy of class indices was asked for, but {others}")
     if any(f.name == request.baseline for f in asked):
         return asked
     return sorted([*asked, *discover([request.baseline], workers=workers)], key=lambda f: f.name)

@@ -18,6 +18,7 @@ from harness.crew import Crew
 from harness.declaration import Declaration
 from harness.grades import Grade, Outcome
 from harness.judge import Judgement, judge
+from harness.losses import loss_named
 from harness.output import Output
 from harness.reference import Reference, reference_of
 from harness.run import Result
@@ -41,7 +42,7 @@ class Cell:
         """Why this cell is skipped: what the batch needs and the implementation does not claim; ``""`` if nothing."""
         claimed = self.declaration.options
         missing = [name for name in self.batch.options if name not in claimed]
-        if self.batch.loss == "cross_entropy" and self.batch.target_kind not in self.declaration.targets:
+        if not loss_named(self.batch.loss).elementwise and self.batch.target_kind not in self.declaration.targets:
             missing.append(f"{self.batch.target_kind} as target")
         return f"does not claim {', '.join(missing)}" if missing else ""
 
@@ -180,7 +181,7 @@ def _result(cell: Cell, output: Output, judgement: Judgement) -> Result:
 
 
 def _unmeasured(cell: Cell, outcome: Outcome, detail: str, what: str) -> Result:
-    rows = len(cell.batch.logits)
+    rows = len(cell.batch.logits) if what == "loss" else cell.batch.gradient_shape[0]
     identity = _identity(cell, what)
     grade = str(Grade.INACCURATE) if outcome.is_failure else None
     return Result(

@@ -20,7 +20,7 @@ from typing import Any
 
 from harness.formats import DTYPES
 from harness.grades import Grade
-from harness.losses import loss_named
+from harness.losses import loss_of_logits
 from harness.vetting.checks import ASKS
 from harness.vetting.local import LocalSession
 from harness.vetting.source import FRAMEWORKS, CannotJudge, Source, read_source
@@ -28,6 +28,9 @@ from harness.vetting.verdict import CheckResult, Verdict
 from harness.vetting.vet import DEFAULT_DTYPES, Listener, Options, Vetting
 
 __all__ = ["Check", "parametrize_with_checks"]
+
+_TIMEOUTS = {"native": 20.0, "interpret": 120.0}
+"""Backend → seconds that one call may take where nobody says."""
 
 
 def parametrize_with_checks(
@@ -42,7 +45,8 @@ def parametrize_with_checks(
     strict: bool = False,
     seed: int | None = None,
     quick: bool = False,
-    timeout: float = 20.0,
+    timeout: float | None = None,
+    backend: str = "native",
 ) -> Any:
     """Make a test that takes a ``check`` into one pytest test per check and dtype.
 
@@ -72,8 +76,11 @@ def parametrize_with_checks(
         What the inputs are drawn from; a fresh one for each test run by default.
     quick : bool
         Leave out what takes long.
-    timeout : float
-        Seconds that one call may take.
+    timeout : float, optional
+        Seconds that one call may take: 20 by default, and 120 interpreted.
+    backend : str
+        ``"native"``, or ``"interpret"`` for Triton kernels in Triton's interpreter; only for a candidate that can be
+        imported, since the interpreter is chosen when a process begins.
 
     Returns
     -------
@@ -94,11 +101,16 @@ def parametrize_with_checks(
     """
     import pytest
 
-    loss_named(loss)
+    loss_of_logits(loss)
     _one_of("target", target, ("indices", "probabilities"))
     for dtype in dtypes:
         _one_of("dtypes", dtype, DTYPES)
+    _one_of("backend", backend, ("native", "interpret"))
     source = _source(candidate, framework)
+    if backend != "native" and source.framework == "numpy":
+        raise ValueError("backend='interpret' is for Triton and Pallas kernels: the candidate is NumPy, leave it out")
+    if backend != "native" and not source.importable:
+        raise ValueError("backend='interpret' takes a process of its own: give the candidate a name in a module")
     options = Options(
         framework=source.framework,
         loss=loss,
@@ -109,7 +121,8 @@ def parametrize_with_checks(
         strict=strict,
         quick=quick,
         seed=_fresh_seed() if seed is None else seed,
-        timeout=timeout,
+        timeout=timeout or _TIMEOUTS[backend],
+        backend=backend,
     )
     shared = _Shared(source, options, candidate, gradient)
     judged = options.dtypes or DEFAULT_DTYPES[source.framework]

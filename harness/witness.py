@@ -30,12 +30,15 @@ def witness(batch: Batch, row: int, column: int | None, got: float, hi: float, l
     batch : Batch
         The inputs.
     row, column : int
-        Which row, and which class (None for a loss per row).
+        Which row, and which class (None for a loss per row); of a gradient behind a projection, the hidden states'
+        rows come first, and the column is a feature.
     got : float
         The computed value.
     hi, lo : float
         The truth, as a double-double.
     """
+    if batch.projection is not None:
+        return _of_projected(batch, row, column, {"got": got, "want": hi, "want_low": lo})
     logits = batch.logits[row].astype(np.float64)
     target = batch.target[row]
     found: dict[str, Any] = {
@@ -63,6 +66,34 @@ def witness(batch: Batch, row: int, column: int | None, got: float, hi: float, l
             found["target"] = {str(j): hexadecimal(float(target[j])) for j in sorted(keep)}
     found["options"] = {name: _hex_of(value) for name, value in batch.options.items()}
     return found
+
+
+def _of_projected(batch: Batch, row: int, column: int | None, values: dict[str, float]) -> dict[str, Any]:
+    """The witness behind a projection: the hidden states' row, or the projection's, whose gradient all rows make."""
+    hidden = row < len(batch.logits)
+    source = batch.logits if hidden or batch.projection is None else batch.projection
+    own = row if hidden else row - len(batch.logits)
+    vector = source[own].astype(np.float64)
+    keep = (
+        range(len(vector))
+        if len(vector) <= WHOLE_ROW
+        else sorted({*np.argsort(-abs(vector))[:4].tolist(), column or 0})
+    )
+    name = "hidden" if hidden else "projection"
+    return {
+        "family": batch.family,
+        "seed": batch.seed,
+        "row": own,
+        "column": column,
+        "dtype": batch.dtype,
+        "classes": batch.classes,
+        "of": name,
+        "target": int(batch.target[own]) if hidden and batch.target.ndim == 1 else None,
+        "upstream": _hex_of(batch.upstream[own]) if hidden else None,
+        **{key: hexadecimal(value) for key, value in values.items()},
+        name: {str(j): hexadecimal(float(vector[j])) for j in keep},
+        "options": {key: _hex_of(value) for key, value in batch.options.items()},
+    }
 
 
 def _hex_of(value: Any) -> Any:

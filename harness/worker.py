@@ -58,6 +58,9 @@ class Worker:
         Threads that the framework may use.
     import_timeout : float
         Seconds that importing one module may take.
+    device : str
+        Where the implementations get their inputs: ``"cpu"`` or ``"cuda"``. A framework that cannot use it does not
+        start.
     """
 
     module: ClassVar[str] = "harness.worker_main"
@@ -66,8 +69,15 @@ class Worker:
     """Environment variables of the child, beside those of every child."""
 
     def __init__(
-        self, framework: str, *, timeout: float = 120.0, threads: int = 1, import_timeout: float = 120.0
+        self,
+        framework: str,
+        *,
+        timeout: float = 120.0,
+        threads: int = 1,
+        import_timeout: float = 120.0,
+        device: str = "cpu",
     ) -> None:
+        self.device = device
         self.framework, self.timeout, self.threads, self.import_timeout = framework, timeout, threads, import_timeout
         self._child: Child | None = None
         self._flushed: frozenset[str] = frozenset()
@@ -267,7 +277,7 @@ class Worker:
         environment = {**child_environment(self.threads), **self.variables}
         self._child = Child(self.module, [self.framework, str(self.threads)], environment)
         try:
-            reply = self._request(Message({"op": "start"}), _START_TIMEOUT)
+            reply = self._request(Message({"op": "start", "device": self.device}), _START_TIMEOUT)
             self._flushed = frozenset(map(str, reply.body["flushed"]))
         except WorkerError as error:
             self.close()
@@ -320,8 +330,10 @@ class Worker:
 class Workers:
     """The workers of a run, one per framework, made when asked for; a context manager that closes them all."""
 
-    def __init__(self, *, timeout: float = 120.0, threads: int = 1, import_timeout: float = 120.0) -> None:
-        self._settings = {"timeout": timeout, "import_timeout": import_timeout}
+    def __init__(
+        self, *, timeout: float = 120.0, threads: int = 1, import_timeout: float = 120.0, device: str = "cpu"
+    ) -> None:
+        self._settings: dict[str, Any] = {"timeout": timeout, "import_timeout": import_timeout, "device": device}
         self._threads = threads
         self._workers: dict[str, Worker] = {}
 

@@ -28,7 +28,7 @@ from harness.declaration import Declaration, Implementation
 from harness.grades import Outcome
 from harness.messages import batch_from, describe_exception
 from harness.process import MALLOC_VARIABLES, THREAD_VARIABLES
-from harness.scan import requirements
+from harness.scan import installing, requirements
 from harness.timed import timed_message
 from harness.wire import Channel, Message, WireClosed, WireError
 
@@ -42,7 +42,7 @@ class Server:
     """Answers the requests of one parent, for one framework."""
 
     def __init__(self, framework: str, threads: int) -> None:
-        self._framework, self._threads = framework, threads
+        self._framework, self._threads, self._device = framework, threads, "cpu"
         self._bridge: Bridge | None = None
         self._stopwatch: Stopwatch[Bridge] | None = None
         self._implementations: dict[str, Implementation] = {}
@@ -70,7 +70,7 @@ class Server:
     def bridge(self) -> Bridge:
         """The framework, imported when first asked for."""
         if self._bridge is None:
-            self._bridge = bridge_for(self._framework, self._threads)
+            self._bridge = bridge_for(self._framework, self._threads, self._device)
         return self._bridge
 
     @property
@@ -82,9 +82,12 @@ class Server:
             gc.freeze()
         return self._stopwatch
 
-    def _on_start(self, _: Message) -> Message:
+    def _on_start(self, request: Message) -> Message:
+        self._device = request.body["device"]
         try:
             return Message({"framework": self.bridge.framework, "flushed": sorted(self.bridge.flushed)})
+        except FrameworkUnavailable as error:
+            return _failure(Outcome.UNAVAILABLE, str(error))
         except Exception as error:  # an installation that is there but broken raises anything
             return _failure(Outcome.UNAVAILABLE, describe_exception(error))
 
@@ -161,6 +164,8 @@ class Server:
             "devices": {device: self.stopwatch.obstacle(device) for device in DEVICES},
             "variables": {name: os.environ[name] for name in names if name in os.environ},
         }
+        if self.bridge.gpu:
+            environment["gpu"] = self.bridge.gpu
         return Message({"environment": environment})
 
 
@@ -197,7 +202,7 @@ def _import_advice(error: ImportError, source: str) -> str:
     missing = (error.name or "").partition(".")[0]
     needed = requirements(source)
     if missing in needed:
-        return f"{describe_exception(error)}: pip install '{needed[missing]}'"
+        return f"{describe_exception(error)}: {installing(needed[missing])}"
     reason = unavailable(missing) if isinstance(error, ModuleNotFoundError) else ""
     return reason if "pip install" in reason else describe_exception(error)
 

@@ -28,8 +28,10 @@ __all__ = ["fused_cross_entropy"]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 LARGEST_BLOCK = 1 << 16 if INTERPRETED else 8192
-"""Classes that one program looks at together: 64 KiB of float64, a quarter of a processor's registers. The interpreter
+"""Classes that one program looks at together: 32 KiB of float32, an eighth of a processor's registers. The interpreter
 takes its time by the operation, whatever its size, so that there blocks are larger."""
+LARGEST_WIDE_BACKWARD = LARGEST_BLOCK if INTERPRETED else LARGEST_BLOCK // 2
+"""The same, in the backward of float64: of 8192, not all fit into sm_120's registers."""
 TILE = 1 << 16 if INTERPRETED else 4096
 """Elements of a tile where V is small: several rows then share a program."""
 WARPS = 8
@@ -222,7 +224,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
         n, v = logits.shape
         wide = torch.promote_types(logits.dtype, torch.float32)
         loss, top, rest = (torch.empty(n, dtype=wide, device=logits.device) for _ in range(3))
-        launch = _Launch(n, v, wide, weight is not None, settings)
+        launch = _Launch(n, v, wide, weight is not None, settings, LARGEST_BLOCK)
         if n:
             with _on(logits.device):
                 _forward_kernel[(launch.row_programs,)](
@@ -241,7 +243,9 @@ class _FusedCrossEntropy(torch.autograd.Function):
                     **launch.constants,
                 )
         ctx.save_for_backward(logits, target, weight, top, rest)
-        ctx.launch, ctx.settings, ctx.spent = launch, settings, False
+        largest = LARGEST_WIDE_BACKWARD if wide == torch.float64 else LARGEST_BLOCK
+        ctx.launch = _Launch(n, v, wide, weight is not None, settings, largest)
+        ctx.settings, ctx.spent = settings, False
         return loss
 
     @staticmethod
@@ -278,10 +282,10 @@ class _FusedCrossEntropy(torch.autograd.Function):
 
 
 class _Launch:
-    """How the kernels are launched on a shape: the tile, the grid, and what is compiled in."""
+    """How a kernel is launched on a shape: the tile, the grid, and what is compiled in."""
 
-    def __init__(self, n: int, v: int, wide: Any, weighted: bool, settings: dict[str, Any]) -> None:
-        block = settings["block_size"] or min(LARGEST_BLOCK, triton.next_power_of_2(v))
+    def __init__(self, n: int, v: int, wide: Any, weighted: bool, settings: dict[str, Any], largest: int) -> None:
+        block = settings["block_size"] or min(largest, triton.next_power_of_2(v))
         block = max(16, block)
         rows = min(max(1, TILE // block), triton.next_power_of_2(max(n, 1)))
         self.row_programs, self.column_programs = triton.cdiv(n, rows), triton.cdiv(v, block)

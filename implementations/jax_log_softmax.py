@@ -42,13 +42,17 @@ def _jitted() -> Callable[..., Any]:
     return jax.jit(_loss)
 
 
-@implementation(framework="jax", loss="cross_entropy", grade=_GRADES, known_failures=_KNOWN_FAILURES)
+@implementation(
+    framework="jax", devices=("cpu", "cuda"), loss="cross_entropy", grade=_GRADES, known_failures=_KNOWN_FAILURES
+)
 def jax_log_softmax(logits: Array, target: Array) -> Array:
     """Log-softmax, taken at the label."""
     return _loss(logits, target)
 
 
-@implementation(framework="jax", loss="cross_entropy", grade=_GRADES, known_failures=_KNOWN_FAILURES)
+@implementation(
+    framework="jax", devices=("cpu", "cuda"), loss="cross_entropy", grade=_GRADES, known_failures=_KNOWN_FAILURES
+)
 def jax_log_softmax_jit(logits: Array, target: Array) -> Array:
     """Log-softmax, taken at the label, under jax.jit."""
     result: Array = _jitted()(logits, target)

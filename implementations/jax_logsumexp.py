@@ -41,13 +41,17 @@ def _jitted() -> Callable[..., Any]:
     return jax.jit(_loss)
 
 
-@implementation(framework="jax", loss="cross_entropy", grade=_GRADES, known_failures=_KNOWN_FAILURES)
+@implementation(
+    framework="jax", devices=("cpu", "cuda"), loss="cross_entropy", grade=_GRADES, known_failures=_KNOWN_FAILURES
+)
 def jax_logsumexp(logits: Array, target: Array) -> Array:
     """Log-sum-exp minus the target's logit."""
     return _loss(logits, target)
 
 
-@implementation(framework="jax", loss="cross_entropy", grade=_GRADES, known_failures=_KNOWN_FAILURES)
+@implementation(
+    framework="jax", devices=("cpu", "cuda"), loss="cross_entropy", grade=_GRADES, known_failures=_KNOWN_FAILURES
+)
 def jax_logsumexp_jit(logits: Array, target: Array) -> Array:
     """Log-sum-exp minus the target's logit, under jax.jit."""
     result: Array = _jitted()(logits, target)

@@ -65,7 +65,7 @@ _KERNELS = (
 @implementation(
     framework="triton",
     loss="cross_entropy",
-    grade={"float32": "absolute", "bfloat16": "storage", "float16": "storage"},
+    grade={"float32": "absolute", "bfloat16": "absolute", "float16": "absolute"},
     devices=("cpu", "cuda"),
     requires={"liger_kernel": "liger-kernel==0.8.5"},
     kernels=_KERNELS,
@@ -78,6 +78,8 @@ def liger_cross_entropy(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
+    softcap: float = 0.0,
+    z_loss: float = 0.0,
 ) -> Tensor:
     """Liger's fused kernel, on a copy of the logits, which it overwrites with their gradient."""
     from liger_kernel.transformers.functional import liger_cross_entropy as fused
@@ -89,5 +91,7 @@ def liger_cross_entropy(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         reduction=reduction,
+        lse_square_scale=z_loss,
+        softcap=softcap or None,
     )
     return result

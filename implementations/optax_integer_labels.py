@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @implementation(
     framework="jax",
+    devices=("cpu", "cuda"),
     loss="cross_entropy",
     grade={"float64": "absolute", "float32": "absolute", "bfloat16": "storage", "float16": "storage"},
     requires={"optax": "optax"},

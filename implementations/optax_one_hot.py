@@ -38,6 +38,7 @@ def _probabilities(logits: Array, target: Array) -> Array:
 
 @implementation(
     framework="jax",
+    devices=("cpu", "cuda"),
     loss="cross_entropy",
     grade=_GRADES,
     targets=("indices", "probabilities"),
@@ -53,6 +54,7 @@ def optax_one_hot(logits: Array, target: Array) -> Array:
 
 @implementation(
     framework="jax",
+    devices=("cpu", "cuda"),
     loss="cross_entropy",
     grade=_GRADES,
     targets=("indices", "probabilities"),

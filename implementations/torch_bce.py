@@ -34,6 +34,7 @@ _FAILING = (
 
 @implementation(
     framework="torch",
+    devices=("cpu", "cuda"),
     loss="binary_cross_entropy_with_logits",
     grade={"float64": "absolute", "float32": "absolute", "bfloat16": "storage", "float16": "storage"},
     targets=("probabilities",),
@@ -62,6 +63,7 @@ def torch_bce_with_logits(
 
 @implementation(
     framework="torch",
+    devices=("cpu", "cuda"),
     loss="binary_cross_entropy_with_logits",
     grade={"float64": "absolute", "float32": "absolute", "bfloat16": "storage", "float16": "storage"},
     targets=("probabilities",),

@@ -14,7 +14,7 @@ from harness.declaration import Kernel, implementation
 if TYPE_CHECKING:
     from torch import Tensor
 
-_BLOCK = 8192  # what is chosen for V = 32,000 and beyond
+_BLOCK, _WIDE_BACKWARD_BLOCK = 8192, 4096  # what is chosen for V = 32,000 and beyond
 _FORWARD = ("loss", "top", "rest")
 _BACKWARD = ("mass", "upstream", "top", "rest")
 _NUMBERS = ("n_rows", "n_classes", "ignored", "stride_n")
@@ -32,7 +32,8 @@ def _kernel(which: str, dtype: str, *, every_option: bool = False) -> Kernel:
         arguments["gradient"] = f"*{dtype}:16"
     chosen = {"SMOOTHING": 0.1, "CAP": 30.0, "Z_LOSS": 1e-4, "WEIGHTED": True}
     arguments |= chosen if every_option else {"SMOOTHING": 0.0, "CAP": 0.0, "Z_LOSS": 0.0, "WEIGHTED": False}
-    arguments |= {"WIDE": f"tl.{'float64' if wide == 'fp64' else 'float32'}", "ROWS": 1, "BLOCK": _BLOCK}
+    arguments |= {"WIDE": f"tl.{'float64' if wide == 'fp64' else 'float32'}", "ROWS": 1}
+    arguments |= {"BLOCK": _WIDE_BACKWARD_BLOCK if backward and wide == "fp64" else _BLOCK}
     name = f"{which} {dtype}" + (", every option" if every_option else "")
     return Kernel(name, f"implementations._triton_kernel:_{which}_kernel", arguments, {"num_warps": 8})
 

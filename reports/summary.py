@@ -130,7 +130,6 @@ def _pip(entries: Sequence[Mapping[str, Any]]) -> str:
 def facts(run: Run) -> list[tuple[str, str]]:
     """The circumstances of the run, as pairs of a name and a text; only what the run says."""
     environment = run.environment
-    versions = environment.get("versions")
     pairs = [
         ("run", "complete" if run.complete else "interrupted"),
         ("started", _get(environment, "started")),
@@ -143,9 +142,23 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Python", _get(environment, "python")),
         ("platform", _get(environment, "platform")),
     ]
-    if isinstance(versions, Mapping):
-        pairs.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)))
+    if isinstance(environment.get("versions"), Mapping):
+        pairs.append(("versions", _versions(environment)))
+    pairs += [(f"beside it: {other.get('name')}", _elsewhere(other)) for other in environment.get("beside") or ()]
     return [(name, text) for name, text in pairs if text]
+
+
+def _versions(environment: Mapping[str, Any]) -> str:
+    versions = environment.get("versions") or {}
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+
+
+def _elsewhere(environment: Mapping[str, Any]) -> str:
+    """The circumstances of a run whose results were added, in a line."""
+    workers = environment.get("workers") or {}
+    gpus = dict.fromkeys(str(w["gpu"]) for w in workers.values() if isinstance(w, Mapping) and w.get("gpu"))
+    parts = [*gpus, *(_get(environment, key) for key in ("cpu", "platform", "started")), _versions(environment)]
+    return "; ".join(part for part in parts if part)
 
 
 def _get(environment: Mapping[str, Any], key: str) -> str:

@@ -125,5 +125,7 @@ class Element:
         c, u, eta = arithmetic(grade, dtype)
         size = fabs(mpf(upstream))
         first = c * u * (self.terms if grade == "relative" else self.a + self.b)
+        if grade != "relative":  # exp(|x| - softplus(|x|)), the exponent rounded by what is added to |x| at the most
+            first += c * (self.b if self.x >= 0 else self.a) * min(u * fabs(self.x), mp.exp(-fabs(self.x)))
         floor = ((self.a + self.b) * eta + c * ETA[output] / 2) * max(1, size)
         return Slow(first * size + c * U[output] * size * fabs(self.gradient) + floor, False, mpf(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import subprocess
@@ -12,8 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import accuracy, calls, gpu, harness_cost, losses, memory
+from benchmarks import accuracy, calls, compiled, gpu, harness_cost, jobs, losses, memory
+from harness import compilation
+from harness.compilation import CompileRequest, NothingToCompile
+from harness.compiled import Compilation, CompiledKernel
 from harness.declaration import implementation
+from harness.machine_code import TARGETS
 from tools import bench_commits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +86,87 @@ def test_accuracy_is_tracked_in_finite_numbers(monkeypatch: pytest.MonkeyPatch) 
         suite.setup(cells, "numpy_naive", "float16")
 
 
+OURS = f"{compiled.OURS}: forward fp32"
+LIGER = "liger_cross_entropy: forward and gradient fp32, 32 warps"
+
+
+def cells_of(
+    monkeypatch: pytest.MonkeyPatch, *entries: CompiledKernel, missing: str = "liger_kernel is not installed"
+) -> compiled.Cells:
+    """The cells where these kernels have been compiled, and of another implementation none."""
+
+    def run(request: CompileRequest) -> Compilation:
+        chosen = tuple(e for e in entries if e.implementation in request.only)
+        if not chosen:
+            raise NothingToCompile(missing)
+        return Compilation({}, chosen)
+
+    monkeypatch.setattr(compilation, "run_compile", run)
+    return compiled.compiled()
+
+
+def test_compiled_kernels_are_tracked_and_what_is_missing_is_skipped_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good = CompiledKernel(
+        compiled.OURS, "forward fp32", "sm_90", True, "", 70, 12, 16, 32, {"ex2.approx.f32": 33, "x": 1}
+    )
+    bad = CompiledKernel(compiled.OURS, "forward fp32", "gfx942", False, "CompilationError: no")
+    cells = cells_of(monkeypatch, good, bad)
+    suite, none = compiled.Compiled(), compiled.WithoutCode()
+    suite.setup(cells, OURS, "sm_90")
+    tracks = (
+        suite.track_registers,
+        suite.track_spills,
+        suite.track_shared,
+        suite.track_approximate,
+    )
+    assert [track(cells, OURS, "sm_90") for track in tracks] == [70, 12, 32, 34]
+    none.setup(cells, OURS)
+    assert none.track_without_code(cells, OURS) == 1
+    for kernel, target, reason in (
+        (
+            OURS,
+            "gfx942",
+            "forward fp32 of triton_fused_cross_entropy does not compile for gfx942: CompilationError: no",
+        ),
+        (OURS, "sm_80", f"{OURS} is not launched so on this target, or not in this commit"),
+        (LIGER, "sm_90", "liger_kernel is not installed"),
+    ):
+        with pytest.raises(NotImplementedError) as caught:
+            suite.setup(cells, kernel, target)
+        assert str(caught.value) == reason
+    with pytest.raises(NotImplementedError, match="liger_kernel is not installed"):
+        none.setup(cells, LIGER)
+
+
+def test_without_an_assembler_nothing_counts_as_not_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = CompiledKernel(compiled.OURS, "forward fp32", "sm_90", False, "RuntimeError: Cannot find ptxas")
+    cells = cells_of(monkeypatch, entry)
+    for setup in (
+        lambda: compiled.Compiled().setup(cells, OURS, "sm_90"),
+        lambda: compiled.WithoutCode().setup(cells, OURS),
+    ):
+        with pytest.raises(NotImplementedError, match="no assembler here: RuntimeError: Cannot find ptxas"):
+            setup()
+    monkeypatch.setitem(sys.modules, "harness.compilation", None)  # as in a commit that does not have it
+    with pytest.raises(NotImplementedError, match="this commit compiles nothing"):
+        compiled.Compiled().setup(compiled.compiled(), OURS, "sm_90")
+
+
+def test_the_kernels_that_are_tracked_are_declared_and_their_targets_are_all() -> None:
+    assert tuple(TARGETS) == compiled.TARGETS
+    names = set()
+    for implementation_name in {kernel.partition(":")[0] for kernel in compiled.KERNELS}:
+        _, found = calls._located(implementation_name)
+        module = "triton_fused" if implementation_name == compiled.OURS else implementation_name
+        function = getattr(importlib.import_module(f"implementations.{module}"), found.name)
+        declaration = function.__xent_implementation__.declaration
+        names |= {f"{declaration.name}: {kernel.name}" for kernel in declaration.kernels}
+    assert set(compiled.KERNELS) <= names
+    assert {name for name in names if name.startswith(compiled.OURS)} <= set(compiled.KERNELS)
+
+
 def test_the_candidate_that_vet_is_timed_on_is_right(tmp_path: Path) -> None:
     space: dict[str, Any] = {}
     exec(harness_cost.CANDIDATE, space)
@@ -134,3 +220,32 @@ def test_asv_accepts_the_suite(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "No problems found" in done.stdout
+
+
+def test_the_efficiency_of_jobs_is_that_of_their_medians(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = {1: iter([10.0, 99.0, 12.0]), 2: iter([8.0, 7.5, 1.0])}
+    asked: list[list[str]] = []
+
+    def timed(number: int, given: list[str]) -> tuple[float, str]:
+        asked.append(given)
+        return next(seconds[number]), "digest"
+
+    monkeypatch.setattr(jobs, "timed", timed)
+    assert jobs.main(["--", "--only", "numpy_naive"]) == 0
+    assert "efficiency 0.80 of 2 jobs" in capsys.readouterr().out
+    assert asked == [["--only", "numpy_naive"]] * 6
+
+
+def test_runs_that_differ_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(jobs, "timed", lambda number, given: (1.0, f"digest of {number}"))
+    assert jobs.main(["--rounds", "1"]) == 1
+    assert "the runs differ" in capsys.readouterr().out
+
+
+def test_a_run_with_two_jobs_is_the_same_file() -> None:
+    given = ["--only", "numpy_naive", "--dtype", "float32", "--family", "ties", "--seed", "3"]
+    assert jobs.timed(1, given)[1] == jobs.timed(2, given)[1]
+    with pytest.raises(SystemExit, match="writes no run"):
+        jobs.timed(1, ["--only", "nobody_s_loss"])

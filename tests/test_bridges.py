@@ -307,6 +307,62 @@ def test_torch_uses_the_threads_that_it_is_given() -> None:
         assert torch.get_num_threads() == threads
 
 
+def test_a_device_that_is_not_to_be_had_is_said() -> None:
+    with pytest.raises(FrameworkUnavailable, match="xent runs numpy on the CPU only: leave --device cuda out"):
+        bridge_for("numpy", device="cuda")
+
+
+@pytest.mark.parametrize(("built", "said"), [("13.0", "torch sees no CUDA device"), (None, "was built without CUDA")])
+def test_torch_without_a_gpu_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, built: str | None, said: str
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", built)
+    with pytest.raises(FrameworkUnavailable, match=said):
+        bridge_for("torch", device="cuda")
+
+
+def test_triton_is_not_interpreted_where_cuda_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(FrameworkUnavailable, match="TRITON_INTERPRET=1 has Triton's kernels interpreted on the CPU"):
+        bridge_for("triton", device="cuda")
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_on_cuda_inputs_go_there_and_results_are_waited_for(monkeypatch: pytest.MonkeyPatch, gradient: bool) -> None:
+    # There is no GPU here: what torch is told is written down in its place.
+    import torch
+
+    told: list[str] = []
+    to = torch.Tensor.to
+
+    def record(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if args == ("cuda",):
+            told.append(f"to cuda {tuple(tensor.shape)}")
+            return tensor
+        return to(tensor, *args, **kwargs)
+
+    def loss(logits: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -> torch.Tensor:
+        told.append("call")
+        return torch_loss(logits, target, reduction=reduction)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: told.append("wait"))
+    monkeypatch.setattr(torch.Tensor, "to", record)
+    bridge = bridge_for("torch", device="cuda")
+    batch = make_batch(rows=4)
+    bridge.call(declared(loss, "torch"), batch, gradient=gradient)
+    rows, classes = batch.logits.shape
+    sent = [f"to cuda {shape}" for shape in ((rows, classes), (rows,), (rows,))]
+    assert told == [*sent, "call", "wait"]
+    assert bridge.device == "cuda"
+
+
 def test_versions(bridge: Bridge) -> None:
     versions = bridge.versions()
     assert versions["numpy"] == np.__version__

@@ -242,6 +242,19 @@ def test_a_run_that_cannot_be_saved_is_not_lost(
     assert json.loads(found.out.splitlines()[0]) == run.to_json()
 
 
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("tpu", "unknown device 'tpu': choose from cpu, cuda"),
+        ("cuda", "nothing can run here: the numpy worker does not start: xent runs numpy on the CPU only"),
+    ],
+)
+def test_a_device_that_there_is_not(xent: Callable[..., Finished], device: str, said: str) -> None:
+    found = xent("accuracy", "--only", "numpy_*", "--device", device)
+    assert found.status == 2
+    assert found.line.startswith(f"xent accuracy: {said}")
+
+
 def test_a_folder_that_takes_no_file_is_refused_before_the_work(
     xent: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -492,7 +505,7 @@ def test_list_says_what_there_is(
     by_name = {entry["name"]: entry for entry in data["implementations"]}
     assert by_name["numpy_log1p"]["grades"] == {"float64": "relative", "float32": "relative"}
     assert data["families"].keys() == FAMILIES.keys()
-    assert data["losses"].keys() == {"cross_entropy", "binary_cross_entropy_with_logits"}
+    assert data["losses"].keys() == {"cross_entropy", "binary_cross_entropy_with_logits", "linear_cross_entropy"}
 
 
 def test_list_on_a_narrow_terminal_keeps_names_whole(

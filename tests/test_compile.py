@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +16,7 @@ import pytest
 import reports
 from harness import compilation as compilation_module
 from harness.bridges import unavailable
+from harness.bridges.triton_interpreter import VARIABLE
 from harness.cli.compiling import compilation_lines
 from harness.compilation import Compiler, CompileRequest, NothingToCompile, run_compile
 from harness.compiled import Compilation, CompilationFileError, CompiledKernel
@@ -164,6 +167,42 @@ def test_our_kernel_compiles_for_two_targets_as_it_says_and_without_spills(
     assert nvidia.approximate["ex2.approx.f32"] == 4 + 1  # 1024 classes over 256 threads, and the rescaling
     assert amd.approximate["v_exp_f32"] == 2 + 1  # over 512 threads: a warp is 64
     assert not any(name.startswith("lg2.approx") for name in nvidia.approximate)  # its logarithm is a polynomial
+
+
+LAUNCHED = """
+import json, torch, triton.language as tl
+from implementations._triton_kernel import LARGEST_BLOCK, LARGEST_WIDE_BACKWARD, _Launch
+settings = {"label_smoothing": 0.0, "softcap": 0.0, "z_loss": 0.0, "block_size": None}
+for wide, largest in (
+    (torch.float32, LARGEST_BLOCK), (torch.float32, LARGEST_BLOCK),
+    (torch.float64, LARGEST_BLOCK), (torch.float64, LARGEST_WIDE_BACKWARD),
+):
+    constants = _Launch(64, 32_000, wide, False, settings, largest).constants
+    print(json.dumps({key: str(value) for key, value in constants.items()}))
+"""
+
+
+@needs_triton
+def test_our_kernels_are_declared_as_they_are_launched(kernels: dict[str, Kernel]) -> None:
+    environment = os.environ | {VARIABLE: "0"}
+    command = [sys.executable, "-c", LAUNCHED]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    names = ("forward fp32", "backward fp32", "forward fp64", "backward fp64")
+    for line, name in zip(done.stdout.splitlines(), names, strict=True):
+        launched = json.loads(line)
+        launched["WIDE"] = {"fp32": "tl.float32", "fp64": "tl.float64"}[launched["WIDE"]]
+        told = {**kernels[name].arguments, **kernels[name].options}
+        assert {key: str(told[key]) for key in launched} == launched
+
+
+@needs_triton
+def test_the_backward_of_float64_does_not_spill_where_it_needs_most_registers(
+    compiler: Compiler, kernels: dict[str, Kernel], tmp_path: Path
+) -> None:
+    found = compiler.compile(kernels["backward fp64"], "sm_120", str(tmp_path))
+    assert (found.spills, found.stack) == (0, 0)
+    larger = {**kernels["backward fp64"].arguments, "BLOCK": 8192}
+    assert compiler.compile(replace(kernels["backward fp64"], arguments=larger), "sm_120", str(tmp_path)).spills > 0
 
 
 @needs_triton

@@ -225,12 +225,15 @@ def test_no_package_no_implementations() -> None:
 
 def test_the_built_in_ones_are_all_there_and_available() -> None:
     folder = Path(discovery.__file__).parents[1] / "implementations"
-    names = [entry.name for path in folder.glob("[!_]*.py") for entry in scan(path)]
+    entries = [entry for path in folder.glob("[!_]*.py") for entry in scan(path)]
+    names = [entry.name for entry in entries]
     found = by_name(discover())
     assert set(names) <= set(found)
     # Few have Keras, MLX and others' kernels; what is said of them where they are missing is tested in
-    # test_optional_frameworks and test_liger.
-    few = {name for name in names if found[name].framework in ("tensorflow", "mlx") or name == "liger_cross_entropy"}
+    # test_optional_frameworks and test_kernels_of_others.
+    kernels = {"cut_cross_entropy", "fla", "flash_attn", "liger_kernel"}
+    others = {entry.name for entry in entries if kernels & set(entry.requires)}
+    few = {name for name in names if found[name].framework in ("tensorflow", "mlx") or name in others}
     here = [name for name in names if name not in few or found[name].available]
     assert {name: found[name].reason for name in here} == dict.fromkeys(here, "")
     for name in here:

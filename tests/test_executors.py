@@ -369,7 +369,7 @@ def grades_of_compiled(families: Sequence[str], folder: Path) -> dict[str, tuple
 @pytest.mark.timeout(1800)
 def test_what_was_compiled_before_decides_nothing(tmp_path: Path) -> None:
     """By the first size that it meets torch decides which intermediates are rounded to 16 bits."""
-    families = ("soft_targets", "soft_targets_1000")
+    families = ("moderate_3", "ties")
     want = grades_of_compiled(families, tmp_path / "one")
     assert grades_of_compiled(families[::-1], tmp_path / "other") == want
     assert grades_of_compiled(families[::-1], tmp_path / "one") == want

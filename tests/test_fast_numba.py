@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from harness.fast import code_cache, numpy_path, paths, tables
+from harness.formats import FORMATS
 from harness.losses import loss_named
 from tests.fast_cases import BCE, CE, drawn, solve
 
@@ -52,6 +53,23 @@ def solve_only(loss: str, problem: Any, path: Any, given: tables.Tables | None =
 
 def test_both_paths_give_the_same_bits(compiled: Compiled) -> None:
     assert list(differing(compiled, 20, 6))[:3] == []
+
+
+@pytest.mark.parametrize("kind", ["indices", "smoothing", "soft", "weights"])
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_both_paths_give_the_same_bits_in_wide_rows(kind: str, dtype: str, compiled: Compiled) -> None:
+    """The NumPy path works on these in pieces, or by their values, several rows at once."""
+    rng, form = np.random.default_rng(25), FORMATS[dtype]
+    z = form.round(rng.standard_normal((5, 20_000)) * [[1], [3], [0.01], [0], [300]])
+    z[1, ::7] = -np.inf
+    y = rng.integers(0, 20_000, 5) // 7 * 7 + 1 if kind != "soft" else form.round(rng.dirichlet(np.ones(20_000), 5))
+    options: dict[str, Any] = {"smoothing": {"label_smoothing": 0.1}, "weights": {"label_smoothing": 0.2}}.get(kind, {})
+    if kind == "weights":
+        options["weight"] = rng.uniform(0.5, 2.0, 20_000)
+    problem = loss_named(CE).problem(z, y, rng.standard_normal(5), options)
+    ours = solve_only(CE, problem, numpy_path)
+    assert same_bits(ours, solve_only(CE, problem, compiled))
+    assert ours.settled.sum() >= 2
 
 
 def test_both_paths_give_the_same_bits_where_entries_cancel(compiled: Compiled) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hunt_toys import toys
 
-from benchmarks.hunt import CASES, Case, main, search
+from benchmarks.hunt import CASES, Case, main, rate, search
 from harness import cli
 from harness.batch import Batch
 from harness.breeding import Breeder, Child, Island
@@ -23,7 +23,7 @@ from harness.evaluation import Candidate, Evaluator, HuntError
 from harness.families.base import BCE, CROSS_ENTROPY
 from harness.formats import DTYPES, FLOAT32, FORMATS
 from harness.grades import Grade
-from harness.hunt import CLASSES, Hunt, HuntProgress, hunt
+from harness.hunt import CLASSES, NEARBY, Hunt, HuntProgress, _nearby, hunt
 from harness.output import Output
 from harness.parts import PARTS, apply
 from harness.reference import reference_of, truth
@@ -187,7 +187,67 @@ def test_parts_that_gain_are_drawn_more_often() -> None:
     assert len(set(drawn)) > 5, "the others keep a chance"
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_nearby_is_of_the_format_and_near(dtype: str) -> None:
+    form = FORMATS[dtype]
+    z = form.round(np.array([1.0, -np.inf, -3.5, 0.0, form.largest])).astype(np.float64)
+    breeder = Breeder(np.random.default_rng(7), CROSS_ENTROPY, form)
+    found = breeder.nearby([Child(Row(z, 2)), Child(Row(z[::-1].copy(), 0))], 40)
+    assert found.shape == (2, 41, 5)
+    assert (found[0, 0] == z).all()
+    assert (found[1, 0] == z[::-1]).all()
+    rounded = form.round(found[0]).astype(np.float64)
+    assert np.isneginf(rounded[:, 1]).all()
+    assert np.isfinite(np.delete(rounded, 1, axis=1)).all()
+    assert (abs(rounded[:, 0] - 1) <= 1).all(), "at most 2^(p-1) numbers away"
+    moved = (rounded != z).sum(axis=1)
+    assert (moved[2::2] <= 1).all()
+    assert moved[1::2].max() > 1
+    assert len(np.unique(rounded, axis=0)) > 20
+
+
+def test_the_worst_variant_of_each_row_counts(toy: tuple[Worker, dict[str, Declaration]]) -> None:
+    worker, declarations = toy
+    evaluator = Evaluator(declarations["toy_offset_fault"], worker, FLOAT32, "loss", Metric.ULP)
+    rows = [Row(np.array([1.0, 0.0]), 0), Row(np.array([2.0, 1.0]), 1)]
+    variants = np.array([[[1.0, 0.0], [0.5, 0.0], [99.0, 89.0]], [[2.0, 1.0], [2.0, 1.0], [2.0, 1.0]]])
+    first, second = evaluator.worst_of(rows, variants)
+    assert evaluator.evaluations == 6
+    assert first.row.logits.tolist() == [99.0, 89.0]
+    assert first.row.label == 0
+    assert first.score > 4000 > second.score
+    assert second.row is rows[1], "of equal ones the row itself"
+    assert first.hi == pytest.approx(np.log1p(np.exp(-10.0)))
+    assert second.hi == pytest.approx(np.log1p(np.exp(1.0)))
+
+
 # The hunt
+
+
+def test_a_hunt_looks_closer_once_it_knows_where(
+    toy: tuple[Worker, dict[str, Declaration]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.hunt.FIRST_LOOK", 100)
+    seen: list[int] = []
+    worker, declarations = toy
+    hunt(request(9000), declarations["toy_right"], worker, lambda p: seen.append(p.evaluations))
+    sizes = np.diff([0, *seen])
+    assert sizes[:3].tolist() == [48, 48, 48]
+    assert set(sizes[3:].tolist()) == {48 * (1 + NEARBY)}
+    slow = Evaluator(declarations["toy_right"], worker, FLOAT32, "loss", Metric.ULP)
+    slow.evaluations, slow.calling = 1000, 2.0
+    assert _nearby(slow, request(seconds=60.0, evaluations=None)) == 0
+    slow.calling = 0.5
+    assert _nearby(slow, request(seconds=60.0, evaluations=None)) == NEARBY
+
+
+def test_the_truth_of_a_hunt_is_mpmath_s(toy: tuple[Worker, dict[str, Declaration]]) -> None:
+    worker, declarations = toy
+    quick, slow = (
+        rate(declarations["toy_right"], worker, fast=fast, evaluations=300, seed=3, dtype="float32")
+        for fast in (True, False)
+    )
+    assert (quick.rows, quick.worst) == (slow.rows, slow.worst)
 
 
 def test_the_same_seed_and_evaluations_find_the_same(toy: tuple[Worker, dict[str, Declaration]]) -> None:
@@ -279,13 +339,13 @@ def test_time_is_what_is_spent(toy: tuple[Worker, dict[str, Declaration]]) -> No
     assert shares[-1] == 1.0
 
 
-def test_the_cache_is_left_alone(toy: tuple[Worker, dict[str, Declaration]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XENT_CACHE", "somewhere")
+def test_the_cache_is_left_alone(
+    toy: tuple[Worker, dict[str, Declaration]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XENT_CACHE", str(tmp_path))
     worst(toy, "toy_right", request(50))
-    assert os.environ["XENT_CACHE"] == "somewhere"
-    monkeypatch.delenv("XENT_CACHE")
-    worst(toy, "toy_right", request(50))
-    assert "XENT_CACHE" not in os.environ
+    assert list(tmp_path.rglob("*.truth")) == []
+    assert os.environ["XENT_CACHE"] == str(tmp_path)
 
 
 def test_a_worst_case_is_what_it_says(toy: tuple[Worker, dict[str, Declaration]]) -> None:

@@ -32,7 +32,8 @@ def collect():
         if info.name.startswith(("numpy_", "scipy_", "torch_")):  # the others have tests of their own
             module = importlib.import_module(f"implementations.{info.name}")
             for value in vars(module).values():
-                if hasattr(value, "__xent_implementation__"):
+                declared = getattr(value, "__xent_implementation__", None)
+                if declared is not None and declared.declaration.loss in (CE, BCE):
                     found[value.__name__] = value.__xent_implementation__
     return found
 

@@ -272,7 +272,7 @@ def test_upstream_may_be_one_number() -> None:
 
 
 def test_the_losses_are_found_by_name() -> None:
-    assert list(LOSSES) == ["cross_entropy", BCE]
+    assert list(LOSSES) == ["cross_entropy", BCE, "linear_cross_entropy"]
     for name, loss in LOSSES.items():
         assert loss_named(name) is loss
         assert loss.output_shape(np.zeros((2, 3))) == ((2, 3) if loss.elementwise else (2,))

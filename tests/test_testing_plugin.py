@@ -232,6 +232,13 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         "gradient: it must be a function of the candidate's",
     ),
     "gradient by name": (lambda z, y: z, {"gradient": "slope"}, "gradient: give the function itself"),
+    "backend": (right, {"backend": "gpu"}, "backend: 'gpu' is none of native, interpret"),
+    "backend of NumPy": (right, {"backend": "interpret"}, "backend='interpret' is for Triton and Pallas kernels"),
+    "backend of a closure": (
+        lambda z, y: z,
+        {"framework": "torch", "backend": "interpret"},
+        "backend='interpret' takes a process of its own",
+    ),
 }
 
 
@@ -241,6 +248,17 @@ def test_what_makes_no_sense_is_refused_when_it_is_written(what: str) -> None:
     with pytest.raises(ValueError) as caught:
         checks_of(candidate, **options)
     assert message in str(caught.value)
+
+
+def test_the_backend_and_its_time_limit_go_to_the_vetting() -> None:
+    for given, expected in (
+        ({}, ("native", 20.0)),
+        ({"backend": "interpret"}, ("interpret", 120.0)),
+        ({"backend": "interpret", "timeout": 7.0}, ("interpret", 7.0)),
+    ):
+        (parameter, *_) = parametrize_with_checks(right, framework="torch", **given).args[1]
+        options = parameter.values[0]._shared._options
+        assert (options.backend, options.timeout) == expected
 
 
 def test_the_framework_must_be_told_where_the_file_does_not_tell_it(

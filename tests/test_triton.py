@@ -174,6 +174,10 @@ def test_views_are_read_where_their_elements_are(mended: Mapping[str, Any]) -> N
     assert mended["layouts"] == [True] * 4
 
 
+def test_offsets_beyond_31_bits_are_read_and_written(mended: Mapping[str, Any]) -> None:
+    assert mended["far"] == {"beyond": True, "same_loss": True, "same_gradient": True}
+
+
 def test_the_logits_are_written_to_only_where_that_is_asked_for(mended: Mapping[str, Any]) -> None:
     found = mended["in_place"]
     assert found["untouched"] is found["same_memory"] is found["same_gradient"] is True

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from harness import certified as real
 from harness import truth
 from harness.formats import DTYPES, FORMATS
-from harness.losses import cross_entropy
+from harness.losses.exact_softmax import Softmax
 from harness.reference import Reference
 from tests.arb_oracle import (
     Claim,
@@ -501,7 +501,7 @@ def probes() -> list[str]:
     return found
 
 
-honest_softmax = cross_entropy._Softmax.of.__func__  # type: ignore[attr-defined]
+honest_softmax = Softmax.of.__func__  # type: ignore[attr-defined]
 Planted = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -510,7 +510,7 @@ def _softmax_with(change: Callable[[Any], Any]) -> Planted:
         def of(cls: Any, row: Any, prec: int) -> Any:
             return change(honest_softmax(cls, row, prec))
 
-        monkeypatch.setattr(cross_entropy._Softmax, "of", classmethod(of))
+        monkeypatch.setattr(Softmax, "of", classmethod(of))
 
     return plant
 

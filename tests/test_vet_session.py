@@ -209,9 +209,10 @@ IN_A_CALL = {
         "crash",
         "wrote to the harness's pipe: arrays of",
     ),
-    "text": ("return 'loss'", "crash", "TypeError: returned str, not a NumPy array"),
-    "nothing": ("return None", "crash", "TypeError: returned NoneType, not a NumPy array"),
-    "objects": ("return np.array([object()])", "crash", "array of dtype object"),
+    "text": ("return 'loss'", "output_form", "returned str, not a NumPy array"),
+    "a mask": ("return np.ma.masked_invalid(right(z, y))", "output_form", "returned MaskedArray, not a numpy.ndarray"),
+    "nothing": ("return None", "output_form", "returned NoneType, not a NumPy array"),
+    "objects": ("return np.array([object()])", "output_form", "array of dtype object"),
     "one value too many": ("return np.zeros(len(y) + 1)", "output_form", "got [7]"),
     "integers": ("return np.zeros(len(y), np.int64)", "output_form", "got int64"),
     "half precision": (

@@ -25,6 +25,7 @@ import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
 from triton.language.extra import libdevice  # noqa: E402
 
+from harness.vetting.layouts import torch_view  # noqa: E402
 from implementations._triton_kernel import fused_cross_entropy  # noqa: E402
 
 PROBES: dict[str, Callable[[], Any]] = {}
@@ -271,6 +272,23 @@ def in_place() -> Any:
         "same_memory": over.data_ptr() == given.data_ptr(),
         "same_gradient": torch.equal(over, slope),
         "second": second,
+    }
+
+
+@probe
+def far() -> Any:
+    """Rows 2^30 elements apart, read forward and written backward: an offset in 32 bits wraps around on the way."""
+    logits, target, _, upstream = (t.half() if t.is_floating_point() else t for t in _drawn(5, 40))
+    near = logits.clone().requires_grad_()
+    want = fused_cross_entropy(near, target, reduction="none")
+    slope = torch.autograd.grad(want, near, upstream.float())[0]
+    leaf = torch_view(torch, logits, "far").requires_grad_()
+    loss = fused_cross_entropy(leaf, target, reduction="none", inplace=True)
+    over = torch.autograd.grad(loss, leaf, upstream.float())[0]
+    return {
+        "beyond": over.stride(0) * (len(over) - 1) > 2**31 and over.data_ptr() == leaf.data_ptr(),
+        "same_loss": torch.equal(loss, want),
+        "same_gradient": torch.equal(over, slope),
     }
 
 

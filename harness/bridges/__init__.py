@@ -42,12 +42,16 @@ class FrameworkUnavailable(ImportError):
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """A batch in a framework's own arrays; `options` are all the keywords of the call, ``reduction`` included."""
+    """A batch in a framework's own arrays; `options` are all the keywords of the call, ``reduction`` included.
+
+    With a `projection` (``linear_cross_entropy``), `logits` are the hidden states.
+    """
 
     logits: Any
     target: Any
     upstream: Any
     options: Mapping[str, Any]
+    projection: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,18 +70,39 @@ class Bridge(ABC):
     ----------
     threads : int
         How many threads the framework may use; one makes sums reproducible.
+    device : str
+        Where implementations are to get their inputs: ``"cpu"`` or ``"cuda"``.
+
+    Raises
+    ------
+    FrameworkUnavailable
+        Where the framework cannot use that device here.
     """
 
     framework: ClassVar[str]
     variables: ClassVar[tuple[str, ...]] = ()
     """Environment variables, beside the thread counts, that decide what the framework does: a run records them."""
+    takes_projection: ClassVar[bool] = False
+    """Whether it can call implementations of ``linear_cross_entropy``, which take a projection too."""
     backend: str = "native"
     """``"native"`` for code that runs as it would in use, else the name of what interprets it."""
     device: str = "cpu"
     """Where implementations get their inputs: ``"cpu"`` or ``"cuda"``."""
 
-    def __init__(self, threads: int = 1) -> None:
-        self.threads = threads
+    def __init__(self, threads: int = 1, device: str = "cpu") -> None:
+        self.threads, self.device = threads, device
+        if device != "cpu":
+            self.use(device)
+
+    def use(self, device: str) -> None:
+        """Get ready for a device other than the CPU; here, where there is none.
+
+        Raises
+        ------
+        FrameworkUnavailable
+            Where the framework cannot use it here.
+        """
+        raise FrameworkUnavailable(f"xent runs {self.framework} on the CPU only: leave --device {device} out")
 
     @abstractmethod
     def native(self, array: Array) -> Any:
@@ -105,6 +130,11 @@ class Bridge(ABC):
     def versions(self) -> dict[str, str]:
         """Version by package name."""
 
+    @property
+    def gpu(self) -> str:
+        """The name of the GPU that the framework would use, or ``""`` for none."""
+        return ""
+
     @cached_property
     def flushed(self) -> frozenset[str]:
         """The formats whose subnormal results the framework flushes to zero, found out by computing one of each."""
@@ -125,16 +155,20 @@ class Bridge(ABC):
         Raises
         ------
         TypeError
-            For an option that the implementation does not claim.
+            For an option that the implementation does not claim, or a projection that this bridge cannot pass on.
         """
         claimed = implementation.declaration.options
+        if batch.projection is not None and not self.takes_projection:
+            raise TypeError(f"xent cannot pass a projection to {self.framework}: {batch.loss} is for torch and numpy")
         for name in batch.options:
             if name not in claimed:
                 raise TypeError(f"{implementation.declaration.name} does not claim {name!r}: leave it out of the batch")
         options = {k: self.native(v) if isinstance(v, np.ndarray) else v for k, v in batch.options.items()}
         if "reduction" in claimed:
             options["reduction"] = reduction
-        return Inputs(self.native(batch.logits), self.native(batch.target), self.native(batch.upstream), options)
+        projection = None if batch.projection is None else self.native(batch.projection)
+        logits, target, upstream = map(self.native, (batch.logits, batch.target, batch.upstream))
+        return Inputs(logits, target, upstream, options, projection)
 
     def call(
         self, implementation: Implementation, batch: Batch, *, gradient: bool = True, reduction: str = "none"
@@ -187,16 +221,16 @@ def installed(module: str) -> bool:
         return False
 
 
-def bridge_for(framework: str, threads: int = 1) -> Bridge:
+def bridge_for(framework: str, threads: int = 1, device: str = "cpu") -> Bridge:
     """The bridge for a framework, which this imports.
 
     Raises
     ------
     FrameworkUnavailable
-        Where there is no such bridge, or the framework is not installed.
+        Where there is no such bridge, the framework is not installed, or it cannot use the device.
     """
     reason = unavailable(framework)
     if reason:
         raise FrameworkUnavailable(reason)
-    bridge: Bridge = importlib.import_module(f"{__name__}.{framework}_bridge").BRIDGE(threads)
+    bridge: Bridge = importlib.import_module(f"{__name__}.{framework}_bridge").BRIDGE(threads, device)
     return bridge

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from harness.batch import Batch
-from harness.bridges import Array, Bridge, Inputs, crossing
+from harness.bridges import Array, Bridge, FrameworkUnavailable, Inputs, crossing
 from harness.bridges.numpy_bridge import NumpyBridge
 from harness.cache import cache_folder
 from harness.declaration import Implementation
 from harness.environment import cpu_name
 from harness.formats import Format
+from harness.messages import describe_exception
 
 __all__ = ["BRIDGE", "JaxBridge"]
 
@@ -31,7 +32,7 @@ KEPT_SHAPES = 8
 
 
 class JaxBridge(Bridge):
-    """JAX, on the CPU unless ``JAX_PLATFORMS`` names another device.
+    """JAX, on the CPU unless CUDA is asked for, or ``JAX_PLATFORMS`` names another device.
 
     XLA reads its settings once, when it is first used in a process: a thread count that comes later changes nothing.
     Compiled programs are kept on disk, beside the truth, since compiling takes most of the time of a run; with
@@ -41,13 +42,28 @@ class JaxBridge(Bridge):
     framework = "jax"
     variables = ("JAX_PLATFORMS", "XLA_FLAGS")
 
-    def __init__(self, threads: int = 1) -> None:
-        super().__init__(threads)
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    def __init__(self, threads: int = 1, device: str = "cpu") -> None:
+        os.environ.setdefault("JAX_PLATFORMS", device)
         os.environ["PJRT_NPROC"] = str(threads)
         self.jax: Any = importlib.import_module("jax")
+        super().__init__(threads, device)
         self._shapes: set[tuple[Any, ...]] = set()
         self._keep_compiled_programs()
+
+    def use(self, device: str) -> None:
+        """See `Bridge.use`."""
+        try:
+            found = self.jax.default_backend()
+        except Exception as error:  # an AssertionError where the plugin for CUDA is missing
+            why = describe_exception(error)
+            raise FrameworkUnavailable(f"JAX finds no CUDA device ({why}): see jax[cuda13] and the driver") from None
+        if found != "gpu":
+            raise FrameworkUnavailable(f"JAX is on the {found} here: unset JAX_PLATFORMS, or set it to cuda")
+
+    @property
+    def gpu(self) -> str:
+        """See `Bridge.gpu`."""
+        return str(self.jax.devices()[0].device_kind) if self.jax.default_backend() == "gpu" else ""
 
     def native(self, array: Array) -> Any:
         """A copy on JAX's default device; bfloat16 by ``ml_dtypes`` is JAX's own."""

@@ -21,8 +21,8 @@ class MlxBridge(Bridge):
 
     framework = "mlx"
 
-    def __init__(self, threads: int = 1) -> None:
-        super().__init__(threads)
+    def __init__(self, threads: int = 1, device: str = "cpu") -> None:
+        super().__init__(threads, device)
         self.mx: Any = importlib.import_module("mlx.core")
         self.mx.set_default_device(self.mx.cpu)
 

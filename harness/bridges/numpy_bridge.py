@@ -19,6 +19,7 @@ class NumpyBridge(Bridge):
     """NumPy; its thread count is the BLAS library's, which is set by environment variables before it is imported."""
 
     framework = "numpy"
+    takes_projection = True
 
     def native(self, array: Array) -> Array:
         """A C-contiguous copy."""
@@ -34,17 +35,21 @@ class NumpyBridge(Bridge):
         """The loss."""
         # Overflow shows in the result, which is judged; a warning beside it would only be noise.
         with np.errstate(all="ignore"):
-            return implementation.function(inputs.logits, inputs.target, **inputs.options)
+            return implementation.function(*_given(inputs), inputs.target, **inputs.options)
 
     def forward_backward(self, implementation: Implementation, inputs: Inputs) -> tuple[Any, Any]:
-        """The loss, and the declared gradient function's result; a scalar loss takes the first upstream element."""
+        """The loss, and the declared gradient function's result; a scalar loss takes the first upstream element.
+
+        That of a projection stands below that of the hidden states.
+        """
         loss = self.forward(implementation, inputs)
         if implementation.gradient is None:
             raise ValueError(f"{implementation.declaration.name} declares no gradient function")
         options = gradient_options(implementation, inputs)
         upstream = inputs.upstream.reshape(-1)[0] if np.ndim(loss) == 0 and inputs.upstream.size else inputs.upstream
         with np.errstate(all="ignore"):
-            return loss, implementation.gradient(inputs.logits, inputs.target, upstream, **options)
+            gradient = implementation.gradient(*_given(inputs), inputs.target, upstream, **options)
+        return loss, gradient if inputs.projection is None else np.concatenate(gradient)
 
     def versions(self) -> dict[str, str]:
         """Versions of NumPy and, where installed, ml_dtypes, SciPy and scikit-learn."""
@@ -53,6 +58,11 @@ class NumpyBridge(Bridge):
             with suppress(importlib.metadata.PackageNotFoundError):
                 found[package] = importlib.metadata.version(package)
         return found
+
+
+def _given(inputs: Inputs) -> tuple[Array, ...]:
+    """What a call begins with: logits, or hidden states and projection."""
+    return (inputs.logits,) if inputs.projection is None else (inputs.logits, inputs.projection)
 
 
 def gradient_options(implementation: Implementation, inputs: Inputs) -> dict[str, Any]:

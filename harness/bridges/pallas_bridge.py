@@ -17,8 +17,8 @@ class PallasBridge(JaxBridge):
 
     framework = "pallas"
 
-    def __init__(self, threads: int = 1) -> None:
-        super().__init__(threads)
+    def __init__(self, threads: int = 1, device: str = "cpu") -> None:
+        super().__init__(threads, device)
         if self.jax.default_backend() == "cpu":
             self.backend = "xla-interpret"
         else:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.batch import Batch
-from harness.bridges import Inputs
+from harness.bridges import FrameworkUnavailable, Inputs
 from harness.bridges.stopwatch import Lap, NotToBeTimed, Result, Stopwatch, Task
 from harness.bridges.torch_bridge import TorchBridge
 from harness.declaration import Implementation
@@ -36,14 +36,12 @@ class TorchStopwatch(Stopwatch[TorchBridge]):
 
     def obstacle(self, device: str) -> str:
         """Why nothing can run on a device here; ``""`` where it can."""
-        if device == "cpu" or self.torch.cuda.is_available():
-            return ""
-        built = self.torch.version.cuda
-        return (
-            "torch sees no CUDA device: is there one, and its driver?"
-            if built
-            else (f"this torch ({self.torch.__version__}) was built without CUDA: install a build that has it")
-        )
+        try:
+            if device != "cpu":
+                self.bridge.use(device)
+        except FrameworkUnavailable as error:
+            return str(error)
+        return ""
 
     def laps(self, implementation: Implementation, batch: Batch, task: Task, count: int) -> Iterator[Lap]:
         """See `Stopwatch.laps`; on CUDA only the last call's result is kept, since all of them need not fit."""

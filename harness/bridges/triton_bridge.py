@@ -21,13 +21,16 @@ __all__ = ["BRIDGE", "TritonBridge"]
 
 
 class TritonBridge(TorchBridge):
-    """Triton through torch: on CUDA, or interpreted on the CPU without a GPU or with ``TRITON_INTERPRET=1``."""
+    """Triton through torch: on CUDA, or interpreted on the CPU without a GPU or with ``TRITON_INTERPRET=1``.
+
+    ``"cpu"`` stands for either: whatever is asked for, kernels run where they are compiled, if that is to be had.
+    """
 
     framework = "triton"
     variables = (VARIABLE,)
 
-    def __init__(self, threads: int = 1) -> None:
-        super().__init__(threads)
+    def __init__(self, threads: int = 1, device: str = "cpu") -> None:
+        super().__init__(threads, device)
         if os.environ.get(VARIABLE) != "1" and self.torch.cuda.is_available():
             self.device = "cuda"
             importlib.import_module("triton")
@@ -35,8 +38,14 @@ class TritonBridge(TorchBridge):
             self.backend = "triton-interpreter"
             mend()
 
+    def use(self, device: str) -> None:
+        """See `Bridge.use`."""
+        super().use(device)
+        if os.environ.get(VARIABLE) == "1":
+            raise FrameworkUnavailable(f"{VARIABLE}=1 has Triton's kernels interpreted on the CPU: unset it")
+
     def native(self, array: Array) -> Any:
-        """A contiguous tensor with memory of its own, where the kernels run.
+        """A contiguous tensor with memory of its own, where kernels run.
 
         Raises
         ------
@@ -46,27 +55,21 @@ class TritonBridge(TorchBridge):
         reason = refusal(array.dtype.name) if self.backend != "native" else ""
         if reason:
             raise FrameworkUnavailable(reason)
-        return super().native(array).to(self.device)
+        return super().native(array)
 
     def forward(self, implementation: Implementation, inputs: Inputs) -> Any:
         """The loss, computed to the end."""
         with np.errstate(all="ignore"):  # the interpreter computes with NumPy, to which overflow is news
-            return self._settled(super().forward(implementation, inputs))
+            return super().forward(implementation, inputs)
 
     def forward_backward(self, implementation: Implementation, inputs: Inputs) -> tuple[Any, Any]:
         """The loss and its gradient, computed to the end."""
         with np.errstate(all="ignore"):
-            result: tuple[Any, Any] = self._settled(super().forward_backward(implementation, inputs))
-        return result
+            return super().forward_backward(implementation, inputs)
 
     def versions(self) -> dict[str, str]:
         """Versions of Triton, torch and what NumPy reports."""
         return {"triton": version(), **super().versions()}
-
-    def _settled(self, result: Any) -> Any:
-        if self.device == "cuda":
-            self.torch.cuda.synchronize()
-        return result
 
 
 BRIDGE = TritonBridge

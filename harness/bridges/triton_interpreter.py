@@ -120,10 +120,13 @@ def _mend_bfloat16(interpreter: Any) -> None:
         _sum_of(interpreter),
     )
     handle = interpreter.TensorHandle
+    known: dict[str, Any] = {}  # Triton makes a table of them anew each time, a tenth of a small launch's time
 
     def numpy_dtype(kind: Any) -> Any:
         element = kind.element_ty if isinstance(kind, tl.block_type) else kind
-        return bfloat16 if element == tl.bfloat16 else plain_dtype(kind)
+        if element.name not in known:
+            known[element.name] = bfloat16 if element == tl.bfloat16 else plain_dtype(element)
+        return known[element.name]
 
     def cast(self: Any, source: Any, kind: Any) -> Any:
         if tl.bfloat16 not in (source.dtype.scalar, kind.scalar):

@@ -40,6 +40,7 @@ Examples:
   xent accuracy --family ties --family 'recorded/*'
   xent accuracy --logits mine.npz --json run.json   your own logits
   xent accuracy --executor tcp://host:8786          on a Dask cluster
+  xent accuracy --device cuda --json gpu.json       what runs on a GPU
 
 \b
 Exit status: 0 all as claimed; 1 something is not; 2 it cannot be done as
@@ -91,6 +92,9 @@ def accuracy(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.1, help="What one call of an implementation may take.")
     ] = 120.0,
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="cpu, or cuda for the implementations that can.")
+    ] = "cpu",
 ) -> int:
     """Judge implementations against certified truth, loss and gradient apart, on adversarial and on recorded logits."""
     if json_file is not None:
@@ -108,6 +112,7 @@ def accuracy(
         quick=quick,
         speed=speed,
         timeout=timeout,
+        device=device,
     )
     try:
         with shown_progress() as show:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from harness.accuracy import NothingToDo, Progress, Request, run_accuracy
+from harness.bridges.stopwatch import DEVICES
 from harness.cli.comparisons import print_comparison
 from harness.cli.exits import INTERRUPTED, NOTHING_MEASURED, WORSE, Refused, command
 from harness.cli.night_files import NightFiles
@@ -94,6 +95,9 @@ def nightly(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.1, help="What one call of an implementation may take.")
     ] = 120.0,
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="cpu, or cuda for the implementations that can.")
+    ] = "cpu",
     machine: Annotated[
         str,
         typer.Option(metavar="NAME", envvar="XENT_MACHINE", help="Name of this machine, if not after its hardware."),
@@ -116,6 +120,8 @@ def nightly(
     for name in dtype or ():
         if name not in DTYPES:
             raise Refused(f"unknown dtype {name!r}: choose from {', '.join(DTYPES)}")
+    if device not in DEVICES:
+        raise Refused(f"unknown device {device!r}: choose from {', '.join(DEVICES)}")
     request = Request(
         only=tuple(only or ()),
         families=tuple(family or ()),
@@ -124,6 +130,7 @@ def nightly(
         jobs=jobs,
         quick=quick,
         timeout=timeout,
+        device=device,
     )
     if json_file is not None:
         must_be_writable(json_file)
@@ -181,7 +188,9 @@ def _measured(request: Request, budget: float | None) -> Run:
             run = run_accuracy(request, show)
         if budget is None or not run.complete:
             return run
-        wanted = SpeedRequest(only=request.only, seed=request.seed, budget=budget, timeout=request.timeout)
+        wanted = SpeedRequest(
+            only=request.only, seed=request.seed, budget=budget, timeout=request.timeout, device=request.device
+        )
         with shown_progress("groups") as show:
             speed = run_speed(wanted, lambda p: show(Progress(p.total, p.done, p.share, p.what)))
     except NothingToDo as error:

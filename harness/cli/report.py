@@ -12,6 +12,7 @@ from harness.cli.exits import Refused, command
 from harness.cli.targets import write
 from harness.compiled import Compilation, CompilationFileError
 from harness.history import History, Night, NightFileError, lines
+from harness.merging import Unlike, together
 from harness.run import Run, RunFileError
 
 __all__ = ["register"]
@@ -20,6 +21,7 @@ EPILOG = """\b
 Examples:
   xent accuracy --json run.json
   xent report run.json -o report.html
+  xent report run.json gpu.json              with what a GPU machine sent
   xent report run.json --history nightly/    with the nights before
   xent report run.json --compiled FILE       with the table of `xent compile`
 """
@@ -31,9 +33,13 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    run_file: Annotated[
-        Path,
-        typer.Argument(metavar="RUN", help="A run file, as `xent accuracy --json` or `xent speed --json` write it."),
+    run_files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Run files, as `xent accuracy --json` or `xent speed --json` write them: several of one seed, of one "
+            "machine or from several, make one page.",
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The page.")] = Path("report.html"),
     history: Annotated[
@@ -43,14 +49,14 @@ def report(
         Path | None, typer.Option("--compiled", metavar="FILE", help="A file of `xent compile --json`: adds its table.")
     ] = None,
 ) -> int:
-    """Make one self-contained page of a run, to be opened in a browser without a network."""
+    """Make one self-contained page of a run, or of several, to be opened in a browser without a network."""
     import reports
 
     try:
-        run = Run.load(run_file)
+        run = together([Run.load(path) for path in run_files], [str(path) for path in run_files])
         code = Compilation.load(compiled).to_json() if compiled is not None else None
         page = reports.render(run, _series(run, history), code).encode()
-    except (RunFileError, NightFileError, CompilationFileError) as error:
+    except (Unlike, RunFileError, NightFileError, CompilationFileError) as error:
         raise Refused(error) from error
     write(output, page)
     state = "" if run.complete else " of a run that was interrupted"

@@ -134,7 +134,9 @@ def _witness(result: Result) -> str:
         return ""
     digits = 17 if result.output_dtype == "float64" else 9
     got, want = (_decimal(w[key], digits) for key in ("got", "want"))
-    where = f"row {w['row']}" if w["column"] is None else f"row {w['row']}, class {w['column']}"
+    source = f"{w['of']} " if "of" in w else ""
+    place = "feature" if source else "class"
+    where = f"{source}row {w['row']}" + ("" if w["column"] is None else f", {place} {w['column']}")
     return f"{where}: got {got}, want {want}"
 
 

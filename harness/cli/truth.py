@@ -26,10 +26,11 @@ Examples:
   xent truth batch.npz --reduction mean
 
 The file holds the arrays logits [N, V] and target (or labels); further ones are upstream and the options of the loss:
-weight, pos_weight, ignore_index, label_smoothing.
+weight, pos_weight, ignore_index, label_smoothing. For linear_cross_entropy it holds hidden [N, D], projection [V, D]
+and perhaps linear_bias [V]; the gradient, [N + V, D], is that of the hidden states and below it the projection's.
 """
 
-OPTIONS = ("weight", "pos_weight", "ignore_index", "label_smoothing")
+OPTIONS = ("weight", "pos_weight", "ignore_index", "label_smoothing", "linear_bias")
 SHOWN_ROWS = 20
 
 
@@ -82,13 +83,15 @@ def _solve(file: Path, loss: str) -> Reference:
     except Exception as error:
         raise ValueError(f"cannot be read as an .npz file: {error}") from error
     names = ", ".join(given) or "no array at all"
+    if "projection" in given and "logits" not in given and "hidden" in given:
+        given["logits"] = given.pop("hidden")
     logits, target = given.pop("logits", None), given.pop("target", None)
     if target is None:
         target = given.pop("labels", None)
     if logits is None or target is None:
         raise ValueError(f"needs the arrays logits and target (or labels), and has {names}")
     upstream = given.pop("upstream", None)
-    unknown = sorted(set(given) - set(OPTIONS))
+    unknown = sorted(set(given) - {*OPTIONS, "projection"})
     if unknown:
         raise ValueError(f"array {unknown[0]!r} is no option; options are {', '.join(OPTIONS)}")
     options: dict[str, Any] = {k: v.item() if v.ndim == 0 else v for k, v in given.items()}

@@ -22,7 +22,7 @@ from harness.cli.targets import must_be_writable, write
 from harness.cli.verdicts import print_verdict
 from harness.formats import DTYPES, FormatUnavailable, named
 from harness.grades import Grade
-from harness.losses import LOSSES, loss_named
+from harness.losses import LOSSES_OF_LOGITS, loss_of_logits
 from harness.vetting.findings import Failed
 from harness.vetting.junit import junit_xml
 from harness.vetting.replies import inert
@@ -65,7 +65,7 @@ def vet_command(
     framework: Annotated[
         str | None, typer.Option(metavar="FRAMEWORK", help="numpy, torch or jax; inferred from the file's imports.")
     ] = None,
-    loss: Annotated[str, typer.Option(metavar="LOSS", help=f"{' or '.join(LOSSES)}.")] = "cross_entropy",
+    loss: Annotated[str, typer.Option(metavar="LOSS", help=f"{' or '.join(LOSSES_OF_LOGITS)}.")] = "cross_entropy",
     target: Annotated[
         str | None, typer.Option(metavar="TARGET", help="indices (if left out) or probabilities.")
     ] = None,
@@ -161,7 +161,7 @@ class _Given:
 def _checked(options: Options, given: _Given) -> Options:
     """The options, each of which makes sense."""
     try:
-        elementwise = loss_named(options.loss).elementwise
+        elementwise = loss_of_logits(options.loss).elementwise
     except ValueError as error:
         raise Refused(error) from error
     _one_of("--target", given.target or "indices", ("indices", "probabilities"))

@@ -23,7 +23,7 @@ from harness.losses import loss_named
 __all__ = ["FAMILIES", "Draw", "Family", "UnknownFamily", "families_for", "family_named", "make_batch"]
 
 # In the order in which a reader meets them: from the ordinary to the extreme, then those that were found, not drawn.
-_THEMES = "moderate edges offsets confident masked shapes targets options recorded worst_cases"
+_THEMES = "moderate edges offsets confident masked shapes targets options linear recorded worst_cases"
 for _theme in _THEMES.split():
     importlib.import_module(f"harness.families.{_theme}")
 
@@ -117,6 +117,7 @@ def make_batch(family_name: str, loss_name: str, dtype_name: str, seed: int) -> 
         options={key: _rounded(form, value) for key, value in draw.options.items()},
         family=family_name,
         seed=seed,
+        projection=None if draw.projection is None else form.round(draw.projection),
     )
 
 

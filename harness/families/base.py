@@ -19,6 +19,7 @@ from harness.formats import DTYPES, Format
 __all__ = [
     "BCE",
     "CROSS_ENTROPY",
+    "LINEAR",
     "REGISTRY",
     "Draw",
     "Drawer",
@@ -34,6 +35,7 @@ Array = np.ndarray[Any, Any]
 
 CROSS_ENTROPY = "cross_entropy"
 BCE = "binary_cross_entropy_with_logits"
+LINEAR = "linear_cross_entropy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +52,15 @@ class Draw:
         A target to be used as it is; without one the loss makes its own from the labels.
     options : mapping
         Options of the loss; float64 arrays among them are rounded like the logits.
+    projection : float64 array [V, D], optional
+        For ``linear_cross_entropy``, whose hidden states [N, D] `logits` then are.
     """
 
     logits: Array
     labels: Array
     probabilities: Array | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    projection: Array | None = None
 
 
 Drawer = Callable[[np.random.Generator, Format], Draw]

@@ -28,16 +28,6 @@ def soft_targets(rng: np.random.Generator, form: Format) -> Draw:
 
 
 @family(
-    "soft_targets_1000",
-    breaks="Sums of a thousand products of target and logit in 16 bits, which lose the small ones.",
-    source="Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1",
-)
-def soft_targets_1000(rng: np.random.Generator, form: Format) -> Draw:
-    """Uniform on the simplex of 1000 classes."""
-    return _draw(rng, rng.dirichlet(np.ones(1000), 16))
-
-
-@family(
     "soft_targets_nearly_one_hot",
     breaks="Code that drops small target probabilities, or multiplies a zero one by a large logarithm.",
     source="tensorflow/tensorflow#21271",

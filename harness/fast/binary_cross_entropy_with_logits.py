@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ __all__ = ["solve"]
 
 Array = np.ndarray[Any, Any]
 
-_AT_ONCE = 1 << 16
+_AT_ONCE = 1 << 14
 """Elements solved at once: options are broadcast, and would take their own memory for each."""
 
 
@@ -34,24 +35,35 @@ def solve(problem: Stated, scale_hi: Array, scale_lo: Array, path: Path, tables:
     x = problem.logits
     solved = Solved.empty(x.shape, x.shape)
     live = np.zeros(x.shape, bool)
-    step = max(1, _AT_ONCE // max(1, x.shape[1]))
-    for start in range(0, len(x), step):
-        rows = slice(start, start + step)
-        z, t, w, c, *scale = (
-            own(array[rows]) for array in (x, problem.target, problem.weight, problem.pos_weight, scale_hi, scale_lo)
-        )
-        some = in_range(scale[0]) & (np.abs(z) <= FURTHEST)
-        for factor in (t, w, c):
-            some &= in_range(factor, PART)
-        out = tuple(array[rows].reshape(-1) for array in solved.arrays)
-        flat = [array.reshape(-1) for array in (z, t, w, c, *scale)]
-        given = some.copy()
-        with np.errstate(all="ignore"):
-            path.elements(flat[0], flat[1], flat[2], flat[3], (flat[4], flat[5]), tables, out, some.reshape(-1))
-            _refine(flat, tables, out, given.reshape(-1), some.reshape(-1))
-        live[rows] = some
+    for part in _parts(x.shape):
+        numbers = (x, problem.target, problem.weight, problem.pos_weight, scale_hi, scale_lo)
+        flat = [own(array[part]).reshape(-1) for array in numbers]
+        out = tuple(array[part].reshape(-1) for array in solved.arrays)  # views: a part is contiguous
+        live[part] = _solve(flat, tables, path, out).reshape(live[part].shape)
     solved.settle(live, np.zeros(x.shape, bool))
     return solved
+
+
+def _parts(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Contiguous parts of an array [N, K]: whole rows, or pieces of one."""
+    n, k = shape
+    step = max(1, _AT_ONCE // max(1, k))
+    for row in range(0, n, step):
+        for column in range(0, k, _AT_ONCE):
+            yield slice(row, row + step), slice(column, column + _AT_ONCE)
+
+
+def _solve(flat: list[Array], tables: Tables, path: Path, out: tuple[Array, ...]) -> Array:
+    """Elements [M] into `out`; which are certified."""
+    x, t, w, c, scale_hi, scale_lo = flat
+    given = in_range(scale_hi) & (np.abs(x) <= FURTHEST)
+    for factor in (t, w, c):
+        given &= in_range(factor, PART)
+    live = given.copy()
+    with np.errstate(all="ignore"):
+        path.elements(x, t, w, c, (scale_hi, scale_lo), tables, out, live)
+        _refine(flat, tables, out, given, live)
+    return live
 
 
 def _refine(flat: list[Array], tables: Tables, out: tuple[Array, ...], given: Array, live: Array) -> None:

@@ -11,6 +11,7 @@ __all__ = [
     "FACTOR",
     "FINE_CANCELLATION",
     "FURTHEST",
+    "LARGEST",
     "LEFT_OUT_CANCELLATION",
     "PART",
     "SMALLEST_SHARE",
@@ -26,7 +27,11 @@ PART = 2.0**150
 """What such a factor is a product of is 0, or in [1 / PART, PART]: nothing that is not 0 becomes 0 unnoticed."""
 
 FURTHEST = 2.0**600
-"""Logits that a loss is made of (the maximum, and those with a target mass) are at most this."""
+"""Logits that a loss is made of (the maximum, and those with a target mass) are at most this; with one target class
+`LARGEST`, since `harness.fast.softmax.one_target` takes such logits 2^-500 times as large."""
+
+LARGEST = 1.7976931348623157e308
+"""The largest float64."""
 
 SMALLEST_SHARE = 2.0**-400
 """Target masses are 0, or at least this share of the largest one: what is `NEGLIGIBLE` is so next to each of them."""

@@ -51,13 +51,18 @@ _SPLITTER = 134217729.0  # 2^27 + 1 (Veltkamp)
 def exact_product(a: Real, b: Real) -> tuple[Real, Real]:
     """p + e = a b exactly, p = fl(a b): Dekker's product, for arguments below 2^995. *Primitive* (one FMA)."""
     p = a * b
-    t = _SPLITTER * a
-    ah = t - (t - a)
+    ah = _SPLITTER * a
+    ah -= ah - a
     al = a - ah
-    t = _SPLITTER * b
-    bh = t - (t - b)
+    bh = _SPLITTER * b
+    bh -= bh - b
     bl = b - bh
-    return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
+    e = ah * bh  # in place from here on: half as many arrays go through the cache
+    e -= p
+    e += ah * bl
+    e += al * bh
+    e += al * bl
+    return p, e
 
 
 def bits_of(a: Real) -> Integer:

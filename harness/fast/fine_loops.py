@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.fast.certificate import FURTHEST
 from harness.fast.dd import Integer, Real, at, bits_of, exponent_of, float_of, power_of_two, put, select
 from harness.fast.dense import mass
 from harness.fast.exponential import difference
@@ -87,7 +88,7 @@ def all_refined(
     for i in range(len(z)):
         if not live[i] or open_entries[i] == 0:
             continue
-        top, m, k, _ = top_of(z[i])
+        top, m, k, _ = top_of(z[i], FURTHEST)
         one_hot[label[i]] = 1.0
         given = q[i] if len(q) else one_hot
         most, rest_k = largest_masses(given, w, mixing, sizes)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.fast.blocks import BLOCK, Block, blocks, column_blocks, top_of_rows
+from harness.fast.blocks import Block, blocks, column_blocks, top_of_rows
 from harness.fast.dd import exponent_of, power_of_two
 from harness.fast.dense import mass
 from harness.fast.exponential import difference
@@ -18,7 +18,7 @@ from harness.fast.fine import Fixed, fine_entry, fine_mass, fine_row, fixed_of
 from harness.fast.fine_exponential import fine_exponential
 from harness.fast.tables import Tables
 
-__all__ = ["refined", "special_classes"]
+__all__ = ["count_open", "refined", "special_classes", "targets_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -41,12 +41,26 @@ def refined(
     """
     for block in blocks(z, live & (open_entries > 0), special_classes(q, label, w)):
         rows = block.rows
-        given = q[rows] if len(q) else block.one_hot(label[rows])
         gradient = block.taken(out[2]), block.taken(out[3])
-        _refined(block, given, w[: block.z.shape[1]], mixing, (scale[0][rows], scale[1][rows]), tables, gradient)
+        given = targets_of(block, q, label)
+        _refined(block, given, w, mixing, (scale[0][rows], scale[1][rows]), tables, gradient)
         block.put(out[2], gradient[0])
         block.put(out[3], gradient[1])
-        open_entries[rows] = (~np.isfinite(out[2][rows])).sum(axis=1)
+        open_entries[rows] = count_open(block, out[2])
+
+
+def count_open(block: Block, gradient: Array) -> Array:
+    """How many entries of each row of a gradient [N, V] are not finite: int64 [n]."""
+    return np.array([np.count_nonzero(~np.isfinite(gradient[row])) for row in block.rows.tolist()])
+
+
+def targets_of(block: Block, q: Array, label: Array) -> Callable[[slice], Array]:
+    """The target distribution before smoothing, some columns at a time: given ones [N, V], or else one-hot."""
+    if len(q):
+        given = block.taken(q)
+        return lambda cols: given[:, cols]
+    at = block.columns_of(label[block.rows])[:, None]
+    return lambda cols: (np.arange(cols.start, cols.stop) == at) * 1.0
 
 
 def special_classes(q: Array, label: Array, w: Array) -> Callable[[int], set[int]] | None:
@@ -61,7 +75,7 @@ def special_classes(q: Array, label: Array, w: Array) -> Callable[[int], set[int
 
 def _refined(
     block: Block,
-    q: Array,
+    q: Callable[[slice], Array],
     w: Array,
     mixing: tuple[float, float, float, float],
     scale: tuple[Array, Array],
@@ -79,24 +93,27 @@ def _refined(
         kept = np.where(np.arange(cols.start, cols.stop) == top[:, None], 0.0, 1.0)
         return fixed_of((p[0] * kept, p[1] * kept, p[2] * kept), n - k[:, None])
 
-    sizes = mass(q, w, *mixing)[0]
+    sizes = np.empty(z.shape)
+    for cols in column_blocks(z.shape[1]):
+        sizes[:, cols] = mass(q(cols), w[cols], *mixing)[0]
     most = sizes.argmax(axis=1)
     sizes[at, most] = 0.0
     rest_k = exponent_of(sizes.max(axis=1))
 
     def masses(cols: slice) -> Fixed:
-        t = fine_mass(q[:, cols], w[cols], *mixing)
+        t = fine_mass(q(cols), w[cols], *mixing)
         f = np.where(np.arange(cols.start, cols.stop) == most[:, None], 0.0, power_of_two(-rest_k)[:, None])
         return fixed_of((t[0] * f, t[1] * f, t[2] * f), np.zeros_like(rest_k)[:, None])
 
-    peak = fine_mass(q[at, most], w[most], *mixing)
+    largest = np.array([q(slice(j, j + 1))[i, 0] for i, j in enumerate(most.tolist())])
+    peak = fine_mass(largest, w[most], *mixing)
     beyond, rest = _summed(exponentials, block), _summed(masses, block)
     numbers = fine_row(beyond, k, rest, rest_k, peak, scale, mixing[2])
-    rows, columns = np.nonzero(np.isnan(gradient[0]))
-    for start in range(0, len(rows), BLOCK):
-        i, j = rows[start : start + BLOCK], columns[start : start + BLOCK]
+    for cols in column_blocks(z.shape[1]):
+        i, j = np.nonzero(np.isnan(gradient[0][:, cols]))
+        t = fine_mass(q(cols)[i, j], w[cols][j], *mixing)
+        j += cols.start
         *e, n = fine_exponential(*difference(z[i, j], m[i]), *words)
-        t = fine_mass(q[i, j], w[j], *mixing)
         here: Any = (*(tuple(word[i] for word in number) for number in numbers[:4]), *(word[i] for word in numbers[4:]))
         h, l, certain = fine_entry((e[0], e[1], e[2]), n, t, j == top[i], j == most[i], here)  # noqa: E741
         gradient[0][i, j], gradient[1][i, j] = np.where(certain, h, np.nan), np.where(certain, l, 0.0)

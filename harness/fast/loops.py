@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness.fast.binary import element
-from harness.fast.certificate import FACTOR, FURTHEST, PART, SMALLEST_SHARE
+from harness.fast.certificate import FACTOR, FURTHEST, LARGEST, PART, SMALLEST_SHARE
 from harness.fast.dd import (
     Integer,
     Real,
@@ -81,11 +81,11 @@ def exponentials(
     return first, second, third
 
 
-def top_of(z: Array) -> tuple[Integer, Real, Integer, bool]:
+def top_of(z: Array, furthest: Real) -> tuple[Integer, Real, Integer, bool]:
     """The class to leave out (the first maximum), the maximum, the next exponential's exponent, and if in range."""
     low, high = extremes(z)
     m = maximum_of(high)
-    sound = (abs(m) <= FURTHEST) & (low >= _MINUS_INFINITY) & (len(z) <= MOST_TERMS)
+    sound = (abs(m) <= furthest) & (low >= _MINUS_INFINITY) & (len(z) <= MOST_TERMS)
     top = 0
     if sound:
         while z[top] != m:
@@ -139,10 +139,10 @@ def all_one_target(
     for i in range(len(z)):
         if not live[i]:
             continue
-        top, m, k, sound = top_of(z[i])
+        top, m, k, sound = top_of(z[i], LARGEST)
         y = label[i]
         zy = z[i, y]
-        live[i] = sound & ((abs(zy) <= FURTHEST) | (zy == -np.inf))
+        live[i] = sound & ((abs(zy) <= LARGEST) | (zy == -np.inf))
         if not live[i]:
             continue
         sums = softmax_of(z[i], top, m, k, table_h, table_l, grad_h[i], grad_l[i])
@@ -290,7 +290,7 @@ def all_many_targets(
     for i in range(len(z)):
         if not live[i]:
             continue
-        top, m, k, sound = top_of(z[i])
+        top, m, k, sound = top_of(z[i], FURTHEST)
         if len(q):
             largest, smallest, far, lost = masses(z[i], q[i], w, mixing, th, tl)
         else:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.fast.certificate import FURTHEST
 from harness.fast.dd import (
     Integer,
     Real,
@@ -28,12 +29,16 @@ from harness.fast.dd import (
 from harness.fast.logarithm import log1p
 from harness.fast.sums import total
 
-__all__ = ["NEGLIGIBLE", "normaliser", "one_target", "plain", "scaled_product"]
+__all__ = ["NEARER", "NEGLIGIBLE", "normaliser", "one_target", "plain", "scaled_product"]
 
 Array = np.ndarray[Any, Any]
 
 NEGLIGIBLE = -600
 """Exponentials below 2^-600 are left out of what is at least 1, and kept apart, scaled, where they are all there is."""
+
+
+NEARER = 2.0**-500
+"""What logits beyond `FURTHEST`, whose differences are 0 or above 2^546, are multiplied by: no product overflows."""
 
 
 def plain(h: Real, l: Real, k: Integer) -> tuple[Real, Real]:  # noqa: E741
@@ -92,11 +97,15 @@ def one_target(
     k = sums[3]
     rh, rl, ph, pl, sh, sl = normaliser(sums[0], sums[1], sums[2], k)
     masked = zy == -np.inf
-    dh, dl = two_sum(m, select(masked, 0.0, -zy))
+    far = (abs(m) > FURTHEST) | ((abs(zy) > FURTHEST) & (zy != -np.inf))
+    f = select(far, NEARER, 1.0)
+    dh, dl = two_sum(m * f, select(masked, 0.0, -zy) * f)
     dh, dl = multiply_float(dh, dl, w)
     lh, ll = log1p(ph, pl, logs)
     lh, ll = multiply_float(lh, ll, w)
-    lh, ll = add(lh, ll, dh, dl)
+    lh, ll = add(lh * f, ll * f, dh, dl)
+    f = select(far, 1 / NEARER, 1.0)
+    lh, ll = lh * f, ll * f
     th, tl = scaled_product(w, 0.0 * w, rh, rl, k)
     alone = at_top & (k < NEGLIGIBLE)  # the loss is w log(1 + R) = w R (1 - δ), δ < 2^-580
     lh, ll = select(alone, th, lh), select(alone, tl, ll)

@@ -86,6 +86,8 @@ def scope_of(request: Mapping[str, Any]) -> str:
     asked = {
         key: sorted(value) if isinstance(value, list) else value
         for key, value in request.items()
-        if value and key not in ("budget", "memory")  # how long it took, and what is not compared
+        if value
+        and key not in ("budget", "memory")  # how long it took, and what is not compared
+        and (key, value) != ("device", "cpu")  # as it was before one could choose
     }
     return json.dumps(asked, sort_keys=True) if asked else "all"

@@ -16,6 +16,7 @@ import numpy as np
 
 from harness.arithmetic import Arithmetic, Bound
 from harness.certified import Exact
+from harness.fast.solved import Solved
 from harness.formats import FORMATS, Format
 
 __all__ = ["Loss", "Problem", "RowTruth", "as_array", "as_exact_real", "as_exact_reals"]
@@ -56,6 +57,15 @@ class Problem(ABC):
     def solve(self, row: int, scale: Array | Fraction) -> RowTruth:
         """The certified truth of one row; `scale` multiplies the gradient (a fraction, or one float64 per element)."""
 
+    def solve_all(self, scale: Array | Fraction) -> Solved | None:
+        """The certified truth of the whole batch, where the gradient couples its rows; None where `solve` is enough."""
+        return None
+
+    @property
+    def gradient_counted(self) -> Array:
+        """Which rows of the gradient anything flows to."""
+        return self.counted
+
     @abstractmethod
     def denominator(self) -> Fraction:
         """What `mean` divides the sum of the losses by."""
@@ -79,6 +89,8 @@ class Loss(ABC):
     name: ClassVar[str]
     formula: ClassVar[str]
     options: ClassVar[tuple[str, ...]]
+    inputs: ClassVar[tuple[str, ...]] = ()
+    """Arrays that it takes beside logits and target, by name."""
     elementwise: ClassVar[bool]
     """Whether the unreduced output is [N, K] (one loss per element) instead of [N] (one per row)."""
 
@@ -110,7 +122,7 @@ class Loss(ABC):
             Naming the option and those that exist.
         """
         for name in options:
-            if name not in self.options:
+            if name not in (*self.options, *self.inputs):
                 raise TypeError(f"{self.name} has no option {name!r}; it has {', '.join(self.options)}")
 
 

@@ -138,14 +138,16 @@ class BinaryProblem(Problem):
     def gradient_bound(self, arithmetic: Arithmetic, output: Format, gradient: Array, scale: Array) -> Bound:
         """Bound for each gradient entry [N, K]; docs/theory.md, section 6."""
         a, b = self._positive_negative()
+        magnitude, positive = np.abs(self.logits), self.logits >= 0
         with np.errstate(over="ignore", invalid="ignore"):
+            e = np.exp(-magnitude)
             if arithmetic.grade is Grade.RELATIVE:
-                e = np.exp(-np.abs(self.logits))
                 near, far = 1 / (1 + e), e / (1 + e)
-                positive = self.logits >= 0
                 first = arithmetic.cu * (a * np.where(positive, far, near) + b * np.where(positive, near, far))
             else:
-                first = arithmetic.cu * (a + b)
+                # σ(|x|) as exp(|x| - softplus(|x|)): |x| is a number, so that no more than what is added to it is lost.
+                rounded = arithmetic.constant * np.minimum(arithmetic.unit_roundoff * magnitude, e)
+                first = arithmetic.cu * (a + b) + np.where(positive, b, a) * rounded
             size = np.abs(scale)
             floor = arithmetic.floor(2 * (a + b), output, size)
             value = first * size + arithmetic.constant * output.unit_roundoff * np.abs(gradient) + floor

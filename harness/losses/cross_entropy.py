@@ -19,10 +19,10 @@ import numpy as np
 
 from harness import certified as real
 from harness.arithmetic import VACUOUS, Arithmetic, Bound
-from harness.certified import Exact
 from harness.formats import Format
 from harness.grades import Grade
 from harness.losses.base import Loss, Problem, RowTruth, as_exact_real, as_exact_reals
+from harness.losses.exact_softmax import Classes
 
 __all__ = ["CrossEntropy"]
 
@@ -135,7 +135,7 @@ class CrossEntropyProblem(Problem):
         if np.isnan(z).any() or np.isposinf(z).any() or np.isneginf(z).all() or not np.isfinite(q).all():
             return RowTruth([real.NAN], np.full(len(z), np.nan), np.zeros(len(z)))
         exact_scale = scale if isinstance(scale, Fraction) else Fraction(float(scale))
-        classes = _Classes(z, q, self.weight, self.smoothing)
+        classes = Classes.of_reals(z, q, self.weight, self.smoothing)
         group_hi, group_lo = classes.gradient(exact_scale)
         return RowTruth([classes.loss()], group_hi[classes.member], group_lo[classes.member])
 
@@ -196,127 +196,6 @@ class CrossEntropyProblem(Problem):
         return Bound(value, vacuous | ~np.isfinite(value))
 
 
-class _Classes:
-    """The classes of one row, grouped where logit, target and weight agree (ties, masks and 16-bit values are many)."""
-
-    def __init__(self, z: Array, q: Array, weight: Array | None, smoothing: float) -> None:
-        active = np.ones(len(z), bool) if smoothing else q != 0
-        w = np.ones(len(z)) if weight is None else np.where(active, weight, 1.0)
-        first, self.member, counts = _group(z, q, w)
-        self.counts: list[int] = counts.tolist()
-        self.masked = np.isneginf(z[first]).tolist()
-        self.z = [real.ZERO if m else real.exact(x) for x, m in zip(z[first].tolist(), self.masked, strict=True)]
-        self.top = int(np.argmax(z[first]))
-        self.scale_of_t = len(z) if smoothing else 1
-        keep = real.subtract(real.ONE, real.exact(smoothing))
-        spread = real.exact(smoothing)
-        self.t: list[Exact] = []  # times V where there is smoothing, so that it stays a binary number
-        for qj, wj, on in zip(q[first].tolist(), w[first].tolist(), active[first].tolist(), strict=True):
-            mass = real.exact(qj)
-            if smoothing:
-                mass = real.add(real.multiply(real.multiply(keep, mass), real.exact(len(z))), spread)
-            self.t.append(real.multiply(mass, real.exact(wj)) if on else real.ZERO)
-        self.total = real.ZERO
-        for t, count in zip(self.t, self.counts, strict=True):
-            if t != real.ZERO:
-                self.total = real.add(self.total, real.multiply(t, real.exact(count)))
-        self.softmaxes: dict[int, _Softmax] = {}
-
-    def softmax(self, prec: int) -> _Softmax:
-        if prec not in self.softmaxes:
-            self.softmaxes[prec] = _Softmax.of(self, prec)
-        return self.softmaxes[prec]
-
-    def loss(self) -> Exact:
-        """T log S + Σ t_j (m - z_j): for t >= 0 a sum of non-negative terms, with T and the second sum exact."""
-        distance, size = real.ZERO, real.ZERO
-        for t, z, count, masked in zip(self.t, self.z, self.counts, self.masked, strict=True):
-            if t == real.ZERO:
-                continue
-            if masked:
-                return real.INFINITY
-            term = real.multiply(real.multiply(t, real.exact(count)), real.subtract(self.z[self.top], z))
-            distance = real.add(distance, term)
-            size = real.add(size, real.magnitude(term))
-        for prec in real.precisions():
-            normaliser = real.multiply(self.total, self.softmax(prec).log_sum, prec)
-            value = real.add(normaliser, distance, prec)
-            if real.is_settled(value, real.add(real.magnitude(normaliser), size, prec), prec):
-                return real.quotient(value, real.exact(self.scale_of_t), prec)
-        raise AssertionError("precisions() raises first")
-
-    def gradient(self, scale: Fraction) -> tuple[Array, Array]:
-        """(T - t_j) e_j - t_j (S - e_j), over S: for one-hot targets one of the two is zero, so nothing cancels."""
-        hi, lo = np.empty(len(self.t)), np.empty(len(self.t))
-        numerator, divisor = real.exact(scale.numerator), real.exact(scale.denominator * self.scale_of_t)
-        first = next(real.precisions())
-        s = self.softmax(first)
-        common = real.quotient(real.multiply(self.total, numerator), real.multiply(s.total, divisor), first)
-        for j, t in enumerate(self.t):
-            if t == real.ZERO:
-                hi[j], lo[j] = real.split(real.multiply(s.e[j], common, first))
-            else:
-                hi[j], lo[j] = real.split(self._target_entry(j, numerator, divisor))
-        return hi, lo
-
-    def _target_entry(self, j: int, numerator: Exact, divisor: Exact) -> Exact:
-        """The gradient's entry of a class with t_j ≠ 0, at the first precision whose certificate holds."""
-        for prec in real.precisions():
-            s = self.softmax(prec)
-            gain = real.multiply(real.subtract(self.total, self.t[j]), s.e[j])
-            loss = real.multiply(self.t[j], s.rest(j))
-            below = real.multiply(s.total, divisor)
-            difference = real.multiply(real.subtract(gain, loss, s.prec), numerator)
-            value = real.quotient(difference, below, prec)
-            size = real.add(real.magnitude(gain), real.magnitude(loss), prec)
-            size = real.quotient(real.multiply(size, real.magnitude(numerator)), below, prec)
-            if s.tied or real.is_settled(value, size, prec):
-                return value
-        raise AssertionError("precisions() raises first")
-
-
-@dataclass(frozen=True)
-class _Softmax:
-    """Exponentials of a row's groups, shifted by the maximum, to a precision: relative errors are in docs/theory.md."""
-
-    e: list[Exact]
-    top: int  # the group that holds the maximum left out of R
-    beyond_top: Exact  # R: the sum of all exponentials but one that is exactly 1
-    total: Exact  # S = 1 + R
-    log_sum: Exact  # log S
-    tied: bool  # whether all classes that are not masked tie, so that every quantity but log S is exact
-    prec: int
-
-    @classmethod
-    def of(cls, row: _Classes, prec: int) -> _Softmax:
-        high = row.z[row.top]
-        e = [
-            real.ZERO if masked else real.exponential(real.subtract(z, high), prec)
-            for z, masked in zip(row.z, row.masked, strict=True)
-        ]
-        live = [j for j, masked in enumerate(row.masked) if not masked]
-        tied = all(row.z[j] == high for j in live)
-        others = [count - (j == row.top) for j, count in enumerate(row.counts)]
-        beyond = real.exact(sum(others[j] for j in live)) if tied else real.sum_positive(e, others, prec)
-        total = real.add(real.ONE, beyond, 0 if tied else prec)
-        return cls(e, row.top, beyond, total, real.log1p(beyond, prec), tied, 0 if tied else prec)
-
-    def rest(self, j: int) -> Exact:
-        """S minus one exponential of group j, never by cancellation: R for the maximum itself, else at least S/2."""
-        return self.beyond_top if j == self.top else real.subtract(self.total, self.e[j], self.prec)
-
-
-def _group(z: Array, q: Array, w: Array) -> tuple[Array, Array, Array]:
-    """Group equal (z, q, w): index of a member of each group, group of each class, and the groups' sizes."""
-    codes = np.zeros(len(z), dtype=np.int64)
-    for column in (z, q, w):
-        values, inverse = np.unique(column, return_inverse=True)
-        if len(values) > 1:
-            _, codes = np.unique(codes * len(values) + inverse, return_inverse=True)
-    _, first, member, counts = np.unique(codes, return_index=True, return_inverse=True, return_counts=True)
-    return first, member, counts
-
-
 @dataclass(frozen=True, eq=False)
 class _RowQuantities:
     """What the bounds are made of, float64: t, p, depth = ℓ - z_j are [N, V]; the others [N]."""
@@ -329,13 +208,22 @@ class _RowQuantities:
     normaliser_magnitude: Array  # |ℓ|
     target_magnitude: Array  # Σ t_j (|ℓ| + |z_j|)
     tail_conditioning: Array  # Σ_{i≠k} p_i (1 + log2 V + |z_i - z_k|), k = y for one target class, else the maximum
-    rest_conditioning: Array  # [N, V]: Σ_{i≠j} p_i (1 + log2 V + |z_i - z_j|), where t_j > 0
+    shifted: Array  # [N, V]: z_j - max z
+
+    @cached_property
+    def rest_conditioning(self) -> Array:
+        """Σ_{i≠j} p_i (1 + log2 V + |z_i - z_j|), where t_j > 0: [N, V]; only gradients need it."""
+        with np.errstate(all="ignore"):
+            return _rest_conditioning(self.shifted, self.p, self.t)
 
     @classmethod
     def of(cls, problem: CrossEntropyProblem) -> _RowQuantities:
         z = np.where(problem.ignored[:, None], 0.0, problem.logits)  # whatever an ignored row holds, its loss is 0
         n, v = z.shape
-        q = np.stack([problem._distribution(row) for row in range(n)]) if n else np.zeros((0, v))
+        q = np.zeros((n, v)) if problem.probabilities is None else problem.probabilities
+        if problem.labels is not None:
+            counted = np.flatnonzero(~problem.ignored)
+            q[counted, problem.labels[counted]] = 1.0
         t = (1 - problem.smoothing) * q + problem.smoothing / v
         t = np.abs(t if problem.weight is None else t * problem.weight)
         t[problem.ignored] = 0.0
@@ -347,26 +235,31 @@ class _RowQuantities:
             log_s = np.log(s)
             p, depth, normaliser = e / s, log_s - shifted, np.abs(m + log_s)[:, 0]
             target_magnitude = np.where(t > 0, t * (normaliser[:, None] + np.abs(z)), 0.0).sum(axis=1)
-            rest = _rest_conditioning(shifted, p, t)
             pivot = np.where((t > 0).sum(axis=1) == 1, t.argmax(axis=1), shifted.argmax(axis=1))[:, None]
             distance = np.abs(shifted - np.take_along_axis(shifted, pivot, axis=1))
             tail = np.where(p > 0, p * (1 + np.log2(v) + distance), 0.0)
             np.put_along_axis(tail, pivot, 0.0, axis=1)
-        return cls(
-            t, p, depth, t.sum(axis=1), (t > 0).sum(axis=1), normaliser, target_magnitude, tail.sum(axis=1), rest
-        )
+            beside = tail.sum(axis=1)
+        return cls(t, p, depth, t.sum(axis=1), (t > 0).sum(axis=1), normaliser, target_magnitude, beside, shifted)
 
 
 def _rest_conditioning(shifted: Array, p: Array, t: Array) -> Array:
     """Σ_{i≠j} p_i (1 + log2 V + |z_i - z_j|) for the entries with t_j > 0, through prefix sums over the sorted row."""
     n, v = shifted.shape
     out = np.zeros((n, v))
-    for row in range(n):
-        wanted = np.flatnonzero((t[row] > 0) & (shifted[row] > -np.inf))
+    active = (t > 0) & (shifted > -np.inf)
+    single = np.flatnonzero(active.sum(axis=1) == 1)
+    y = active[single].argmax(axis=1)[:, None]
+    distance = np.abs(shifted[single] - np.take_along_axis(shifted[single], y, axis=1))
+    far = np.where(p[single] > 0, p[single] * (1 + np.log2(v) + distance), 0.0)
+    np.put_along_axis(far, y, 0.0, axis=1)  # not taken away afterwards: what is left may be far below its rounding
+    out[single, y[:, 0]] = far.sum(axis=1)
+    for row in np.setdiff1d(np.arange(n), single).tolist():
+        wanted = np.flatnonzero(active[row])
         if len(wanted) <= 4:
             for j in wanted:
                 far = np.where(p[row] > 0, p[row] * (1 + np.log2(v) + np.abs(shifted[row] - shifted[row, j])), 0.0)
-                far[j] = 0.0  # not taken away afterwards: what is left may be far below its rounding
+                far[j] = 0.0
                 out[row, j] = far.sum()
             continue
         order = np.argsort(-shifted[row])

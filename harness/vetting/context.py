@@ -177,12 +177,12 @@ class Context:
         shape = " × ".join(map(str, problem.batch.logits.shape))
         return f"{what}{problem.batch.family} ({shape}{reduction}): {problem.detail}"
 
-    def survives(self, batch: Batch, reduction: str | None = None) -> Examination:
+    def survives(self, batch: Batch, reduction: str | None = None, threads: int = 0) -> Examination:
         """Examine a batch only for what comes back, without judging it against a truth that conventions differ on.
 
         Where no call has gone wrong, the loss and the gradient have the shapes that they should have.
         """
-        seen = self.examiner.look(batch, reduction)
+        seen = self.examiner.look(batch, reduction, threads)
         scalar = reduction is not None or self.examiner.mean_only
         expected = () if scalar else batch.upstream.shape
         for what, array, shape in (("loss", seen.loss, expected), ("gradient", seen.gradient, batch.logits.shape)):

@@ -21,10 +21,14 @@ from harness.batch import Batch
 from harness.bridges import Bridge, bridge_for, triton_interpreter, unavailable
 from harness.vetting.layouts import layout_of, numpy_view, torch_view
 
-__all__ = ["Call", "Driver", "Given", "NoDevice", "driver_for"]
+__all__ = ["FACTORS", "Call", "Driver", "Given", "NoDevice", "driver_for"]
 
 Array = np.ndarray[Any, Any]
 Pull = Callable[[], list[Any]]
+
+
+FACTORS = (1.0, 1.0, -4.0)
+"""What the upstream gradient is multiplied by, each time that the same result is differentiated; both are exact."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,10 @@ class Call:
         The memory layout of the inputs.
     together : bool
         In a sequence, whether all losses are computed, each from inputs of its own, before the first is differentiated.
+    no_grad : bool
+        Whether to call with gradients switched off altogether, as an evaluation does; only torch has such a switch.
+    threads : int
+        How many threads the framework may use, where that can be set; 0 for as many as always.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -50,6 +58,8 @@ class Call:
     backwards: int = 1
     layout: str = "contiguous"
     together: bool = False
+    no_grad: bool = False
+    threads: int = 0
 
 
 @dataclass(eq=False)
@@ -67,7 +77,7 @@ class NoGradient(TypeError):
 
 
 class WrongShape(ValueError):
-    """The result's shape is that of no reduction, so that there is no upstream gradient for it."""
+    """What came back is no array, or has the shape of no reduction, so that there is no upstream gradient for it."""
 
 
 class NoDevice(RuntimeError):
@@ -130,8 +140,26 @@ class Driver(ABC):
             given.options[name] = self.refill(given.options[name], value) if isinstance(value, np.ndarray) else value
 
     def read(self, value: Any) -> Array:
-        """A native array as NumPy's."""
-        return self.bridge.numpy(value)
+        """A native array as NumPy's.
+
+        Raises
+        ------
+        WrongShape
+            Where it is none.
+        """
+        try:
+            return self.bridge.numpy(value)
+        except TypeError as error:
+            raise WrongShape(str(error)) from error
+
+    @contextmanager
+    def threads(self, count: int) -> Iterator[None]:
+        """So many threads for a while, where the framework lets that be set; 0 for as many as there are."""
+        yield
+
+    def marked(self, given: Given, call: Call) -> list[str]:
+        """What a call has left on its inputs beside their numbers, such as ``"grad of logits"``."""
+        return []
 
 
 def _say_nothing(kind: str, flag: int) -> None:
@@ -162,6 +190,8 @@ class NumpyDriver(Driver):
 
     def begin(self, candidate: Callable[..., Any], given: Given, call: Call) -> tuple[Any, Pull]:
         loss = candidate(given.logits, given.target, **given.options)
+        if isinstance(loss, np.ndarray) and type(loss) is not np.ndarray:  # a masked one, say, leaves NaN out of a sum
+            raise WrongShape(f"returned {type(loss).__name__}, not a numpy.ndarray")
         return loss, partial(self._gradients, self.gradient if call.gradient else None, np.ndim(loss), given, call)
 
     def _gradients(self, gradient: Callable[..., Any] | None, axes: int, given: Given, call: Call) -> list[Any]:
@@ -169,7 +199,13 @@ class NumpyDriver(Driver):
             return []
         upstream = given.upstream if axes else given.upstream.reshape(-1)[0]
         options = _accepted(gradient, given.options)
-        return [gradient(given.logits, given.target, upstream, **options) for _ in range(call.backwards)]
+        factors = [upstream.dtype.type(factor) for factor in FACTORS[: call.backwards]]
+        found = []
+        for factor in factors:
+            each = upstream if factor == 1 else upstream * factor
+            made = gradient(given.logits, given.target, each, **options)
+            found.append(made.copy() if call.backwards > 1 and isinstance(made, np.ndarray) else made)
+        return found
 
 
 def _accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,14 +237,17 @@ class TorchDriver(Driver):
         return native
 
     def begin(self, candidate: Callable[..., Any], given: Given, call: Call) -> tuple[Any, Pull]:
-        given.logits = given.logits.detach()
+        # In a sequence the very same tensors are passed again, as a caller may do: a mark on one of them shows.
+        if call.no_grad:
+            with self.torch.no_grad():
+                return candidate(given.logits, given.target, **given.options), list
         if not call.gradient:
             return candidate(given.logits, given.target, **given.options), list
         leaf = given.logits.requires_grad_()
         with self.torch.enable_grad():
             loss = candidate(leaf, given.target, **given.options)
-        if not isinstance(loss, self.torch.Tensor):
-            raise TypeError(f"returned {type(loss).__name__}, not a torch.Tensor")
+        if type(loss) is not self.torch.Tensor:  # a subclass has arithmetic of its own, which nobody here has judged
+            raise WrongShape(f"returned {type(loss).__name__}, not a torch.Tensor")
         if not loss.requires_grad:
             raise NoGradient("the loss does not require a gradient: autograd cannot reach the logits")
         upstream = _fit(given.upstream.to(loss.dtype), loss)
@@ -218,11 +257,35 @@ class TorchDriver(Driver):
         gradients = []
         for turn in range(call.backwards):
             keep = turn + 1 < call.backwards
-            (gradient,) = self.torch.autograd.grad(loss, leaf, upstream, retain_graph=keep, allow_unused=True)
+            given = upstream if FACTORS[turn] == 1 else upstream * FACTORS[turn]
+            (gradient,) = self.torch.autograd.grad(loss, leaf, given, retain_graph=keep, allow_unused=True)
             if gradient is None:
                 raise NoGradient("the loss does not depend on the logits, as autograd sees it")
-            gradients.append(gradient)
+            # A copy where there is another to come, which may write to what this one has handed out.
+            gradients.append(gradient.clone() if call.backwards > 1 else gradient)
         return gradients
+
+    @contextmanager
+    def threads(self, count: int) -> Iterator[None]:
+        before = self.torch.get_num_threads()
+        self.torch.set_num_threads(count or before)
+        try:
+            yield
+        finally:
+            self.torch.set_num_threads(before)
+
+    def marked(self, given: Given, call: Call) -> list[str]:
+        """What autograd reads of a tensor, and a call has no business to set on the caller's."""
+        tensors = {"logits": given.logits, "target": given.target, "upstream": given.upstream, **given.options}
+        found = []
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, self.torch.Tensor):
+                continue
+            asked = name == "logits" and call.gradient and not call.no_grad
+            found += [f"requires_grad of {name}"] * (tensor.requires_grad != asked)
+            found += [f"grad of {name}"] * (tensor.is_leaf and tensor.grad is not None)
+            found += [f"hooks of {name}"] * bool(tensor._backward_hooks)
+        return found
 
 
 class JaxDriver(Driver):
@@ -257,7 +320,9 @@ class JaxDriver(Driver):
         upstream = _fit(given.upstream.astype(loss.dtype), loss)
 
         def gradients() -> list[Any]:
-            found: list[Any] = self.jax.block_until_ready([pull_back(upstream)[0] for _ in range(call.backwards)])
+            factors = FACTORS[: call.backwards]
+            given = [upstream if factor == 1 else upstream * upstream.dtype.type(factor) for factor in factors]
+            found: list[Any] = self.jax.block_until_ready([pull_back(each)[0] for each in given])
             return found
 
         return self.jax.block_until_ready(loss), gradients

@@ -18,7 +18,7 @@ from harness.judge import Judgement, judge
 from harness.losses import loss_named
 from harness.output import Output
 from harness.reference import Reference, reference_of
-from harness.vetting.drivers import Call
+from harness.vetting.drivers import FACTORS, Call
 from harness.vetting.session import Claims, Reply, Session
 
 __all__ = ["Examination", "Examiner", "Gone", "Probe", "Problem", "rearranged", "stack"]
@@ -43,7 +43,8 @@ class Probe:
 
     ``reduction`` is None for the candidate's own unreduced form, or ``"mean"`` or ``"sum"``; ``gradient`` is whether to
     differentiate; ``in_sequence`` calls row by row (or batch by batch) in the same memory; ``together`` computes all
-    losses of a sequence, each from memory of its own, before the first is differentiated.
+    losses of a sequence, each from memory of its own, before the first is differentiated; ``no_grad`` calls with
+    gradients switched off, in a framework that has such a switch.
     """
 
     reduction: str | None = None
@@ -52,6 +53,7 @@ class Probe:
     layout: str = "contiguous"
     in_sequence: bool = False
     together: bool = False
+    no_grad: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,8 @@ class Problem:
         Where, in the batch.
     got, want : float or None
         The value there, and the truth.
+    calls : tuple of Batch
+        The calls of the sequence, in the same memory, of which the last is this one; empty where it stands alone.
     """
 
     what: str
@@ -84,6 +88,7 @@ class Problem:
     column: int | None = None
     got: float | None = None
     want: float | None = None
+    calls: tuple[Batch, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,14 +186,30 @@ class Examiner:
                 arrays["loss"] = arrays["loss"].reshape(whole.upstream.shape)
         except (KeyError, ValueError) as error:
             return Examination(reply, (Problem("call", "form", f"shapes differ between calls: {error}", whole, probe),))
-        return self._judged(whole, probe, reply, arrays, "none", reference)
+        seen = self._judged(whole, probe, reply, arrays, "none", reference)
+        if self.mean_only or probe.together:
+            return seen
+        return replace(seen, problems=tuple(_within(problem, batches) for problem in seen.problems))
 
-    def look(self, batch: Batch, reduction: str | None = None) -> Examination:
+    def differentiated(self, turn: int, batch: Batch, probe: Probe, seen: Examination) -> Problem | None:
+        """What is wrong with the gradient of a call that differentiated its result several times, at one of those.
+
+        The gradient is judged against the truth for the upstream gradient that was given at that time.
+        """
+        gradient = seen.reply.arrays.get(f"gradient{turn or ''}")
+        if seen.loss is None or gradient is None:
+            return None
+        given = replace(batch, upstream=(batch.upstream * batch.upstream.dtype.type(FACTORS[turn])))
+        arrays = {"loss": seen.loss, "gradient": gradient}
+        reduction = probe.reduction or "none"
+        return self._judged(given, probe, seen.reply, arrays, reduction, None).of("gradient")
+
+    def look(self, batch: Batch, reduction: str | None = None, threads: int = 0) -> Examination:
         """Call the candidate and judge nothing: for inputs on which conventions differ."""
         probe = Probe(reduction=reduction)
         name = reduction or ("mean" if self.mean_only else "none")
         sent = batch if name == "none" else _with_scalar(batch)
-        reply = self._call(sent, self._call_for(probe, name))
+        reply = self._call(sent, replace(self._call_for(probe, name), threads=threads))
         if reply.outcome is Outcome.PASSED:  # what the very first call does to the process is not seen again
             self._inspect(reply, sent, probe)
         problems = () if reply.outcome is Outcome.PASSED else (self._failure(reply, batch, probe),)
@@ -200,7 +221,8 @@ class Examiner:
 
     def _call_for(self, probe: Probe, reduction: str) -> Call:
         options = {"reduction": reduction} if self.claims.reduction else {}
-        return Call(options, probe.gradient and self.differentiates, probe.backwards, probe.layout, probe.together)
+        gradient = probe.gradient and self.differentiates and not probe.no_grad
+        return Call(options, gradient, probe.backwards, probe.layout, probe.together, probe.no_grad)
 
     def _guard(self) -> None:
         if self.session.deaths >= self.MOST_DEATHS:
@@ -233,6 +255,9 @@ class Examiner:
             ):
                 detail = f"{name} was changed by the call"
                 self.altered_inputs.setdefault(sent.dtype, Problem("call", "altered", detail, sent, probe))
+        for what in reply.marked:
+            detail = f"the {what} was changed by the call"
+            self.altered_inputs.setdefault(sent.dtype, Problem("call", "altered", detail, sent, probe))
         self._note_state(reply, sent, probe)
 
     def _note_state(self, reply: Reply, sent: Batch, probe: Probe) -> None:
@@ -307,6 +332,13 @@ class Examiner:
         row = int(index[0]) if index else None
         column = int(index[1]) if len(index) > 1 else None
         return Problem(what, kind, detail, batch, probe, row, column, found, hi)
+
+
+def _within(problem: Problem, batches: Sequence[Batch]) -> Problem:
+    """The problem, with the calls up to the one that shows it."""
+    if problem.row is None:
+        return problem
+    return replace(problem, calls=tuple(batches[: problem.row // len(batches[0].logits) + 1]))
 
 
 def _worst(bad: Array, value: Array) -> tuple[int, ...]:

@@ -78,9 +78,12 @@ class Guest:
     def load(self, request: Message) -> Message:
         """Import the candidate's file and say what the candidate claims."""
         body = request.body
-        before = snapshot()
-        module = _import(body["path"], body["folder"], body["module"])
-        altered = [name for name in changed(before, snapshot()) if name in VALUES]
+        driver = self._ready()
+        # As every call: JAX with 64-bit types, which many a file switches on by itself.
+        with driver.context(), driver.threads(self.threads + 1):  # a file that sets them to one changes them, too
+            before = snapshot()
+            module = _import(body["path"], body["folder"], body["module"])
+            altered = [name for name in changed(before, snapshot()) if name in VALUES]
         self.restorer = Restorer()  # what importing a file does to filters and the like is its own affair
         found = getattr(module, body["name"], None)
         if found is None:
@@ -104,17 +107,18 @@ class Guest:
         """Call the candidate once on fresh inputs."""
         driver = self._ready()
         call = _call_of(request)
-        with driver.context():
+        with driver.context(), driver.threads(call.threads):
             given = driver.give(batch_from(request), call)
             candidate = self._prepared(given)
             before = self._settled()
             try:
-                seconds, arrays = self._called(driver, candidate, given, call)
+                seconds, arrays, marked = self._called(driver, candidate, given, call)
             except BaseException as error:  # what it did to its inputs may be why
                 return Message(self._failed(error).body, _afterwards(driver, given))
             altered = changed(before, snapshot())
             arrays |= _afterwards(driver, given)
-        return Message({"seconds": seconds, "altered": altered, "resident": _resident()}, arrays)
+            body = {"seconds": seconds, "altered": altered, "marked": marked, **_held()}
+        return Message(body, arrays)
 
     def sequence(self, request: Message) -> Message:
         """Call the candidate on several batches of one shape, one after the other, in the same memory."""
@@ -132,11 +136,11 @@ class Guest:
             for turn, batch in enumerate(batches):
                 if turn:
                     driver.refresh(given, batch)
-                each, found = self._called(driver, candidate, given, call)
+                each, found, _ = self._called(driver, candidate, given, call)
                 arrays |= {f"{turn}/{name}": array for name, array in found.items()}
                 seconds += each
             altered = changed(before, snapshot())
-        return Message({"seconds": seconds, "altered": altered, "resident": _resident()}, arrays)
+        return Message({"seconds": seconds, "altered": altered, **_held()}, arrays)
 
     def _together(self, driver: Driver, batches: list[Batch], call: Call) -> Message:
         """Call the candidate on all batches before the first result is differentiated."""
@@ -150,13 +154,14 @@ class Guest:
             for given in all_given:
                 options = {} if self.is_class else given.options
                 pulls.append(driver.begin(candidate, Given(given.logits, given.target, given.upstream, options), call))
-            for turn, (loss, pull) in enumerate(pulls):
-                arrays[f"{turn}/loss"] = driver.read(loss)
-                for each, gradient in enumerate(pull()):
-                    arrays[f"{turn}/gradient{each or ''}"] = driver.read(gradient)
+            pulled = [pull() for _, pull in pulls]  # all of them before the first is read: no two share their memory
             seconds = time.perf_counter() - start
+            for turn, ((loss, _), gradients) in enumerate(zip(pulls, pulled, strict=True)):
+                arrays[f"{turn}/loss"] = driver.read(loss)
+                for each, gradient in enumerate(gradients):
+                    arrays[f"{turn}/gradient{each or ''}"] = driver.read(gradient)
             altered = changed(before, snapshot())
-        return Message({"seconds": seconds, "altered": altered, "resident": _resident()}, arrays)
+        return Message({"seconds": seconds, "altered": altered, **_held()}, arrays)
 
     def _settled(self) -> dict[str, Any]:
         """The state before a call, with what earlier calls did undone, so that each call's doing shows."""
@@ -165,15 +170,15 @@ class Guest:
 
     def _called(
         self, driver: Driver, candidate: Callable[..., Any], given: Given, call: Call
-    ) -> tuple[float, dict[str, Any]]:
-        """The seconds that one call took, and the arrays that came out of it."""
+    ) -> tuple[float, dict[str, Any], list[str]]:
+        """The seconds that one call took, the arrays that came out of it, and what it left on its inputs."""
         arguments = Given(given.logits, given.target, given.upstream, {} if self.is_class else given.options)
         start = time.perf_counter()
         loss, gradients = driver.run(candidate, arguments, call)
         seconds = time.perf_counter() - start
         arrays = {"loss": driver.read(loss)}
         arrays |= {f"gradient{turn or ''}": driver.read(gradient) for turn, gradient in enumerate(gradients)}
-        return seconds, arrays
+        return seconds, arrays, driver.marked(arguments, call)
 
     def _prepared(self, given: Given) -> Callable[..., Any]:
         """The function to call; an ``nn.Module`` class gets the options at construction."""
@@ -214,6 +219,8 @@ def _call_of(request: Message) -> Call:
         backwards=body["call"]["backwards"],
         layout=body["call"]["layout"],
         together=body["call"]["together"],
+        no_grad=body["call"]["no_grad"],
+        threads=body["call"]["threads"],
     )
 
 
@@ -253,8 +260,14 @@ def _is_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, np.generic)
 
 
-def _resident() -> int:
-    return int(psutil.Process().memory_info().rss)
+def _held() -> dict[str, int]:
+    """What the process holds: bytes of memory, and how many files and threads."""
+    process = psutil.Process()
+    return {
+        "resident": int(process.memory_info().rss),
+        "files": process.num_fds() if hasattr(process, "num_fds") else 0,
+        "threads": process.num_threads(),
+    }
 
 
 def _failure(kind: str, detail: str) -> Message:

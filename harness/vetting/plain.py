@@ -7,7 +7,8 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ __all__ = ["run_plainly"]
 TIMEOUT = 60.0
 """Seconds for a framework to be imported, on top of those for a call."""
 _TAIL = 4096
-_LARGEST = 1 << 20
+_LARGEST = 1 << 22
+
+Array = np.ndarray[Any, Any]
 
 _LOAD_FILE = """
 spec = importlib.util.spec_from_file_location({stem!r}, {path!r})
@@ -39,13 +42,12 @@ module = importlib.import_module({module!r})
 _SCRIPT = """
 import importlib, importlib.util, sys
 import numpy as np
-folder, name, framework, reduction = {arguments!r}
+folder, name, framework, gradient, count = {arguments!r}
 data = np.load("inputs.npz")
 sys.path.insert(0, folder)
 {load}
 candidate = getattr(module, name)
-options = {{"reduction": reduction}} if reduction else {{}}
-logits, target, dtype = data["logits"], data["target"], str(data["dtype"])
+dtype = str(data["dtype"])
 if framework == "torch":
     import torch
     convert = lambda a: torch.from_numpy(a) if a.dtype == np.int64 else torch.from_numpy(a).to(getattr(torch, dtype))
@@ -55,29 +57,70 @@ elif framework == "jax":
     convert = lambda a: jax.numpy.asarray(a) if a.dtype == np.int64 else jax.numpy.asarray(a, dtype=dtype)
 else:
     convert = lambda a: a if a.dtype == np.int64 else a.astype(dtype)
-if isinstance(candidate, type):
-    loss = candidate(**options)(convert(logits), convert(target))
-else:
-    loss = candidate(convert(logits), convert(target), **options)
-if framework == "torch":
-    loss = loss.detach().to(torch.float64).numpy()
-np.save("loss.npy", np.asarray(loss, dtype=np.float64))
+def call(logits, target, **options):
+    if isinstance(candidate, type):
+        return candidate(**options)(logits, target)
+    return candidate(logits, target, **options)
+results = {{}}
+for turn in range(count):
+    logits, target = convert(data[f"logits{{turn}}"]), convert(data[f"target{{turn}}"])
+    upstream, reduction = convert(data[f"upstream{{turn}}"]), str(data[f"reduction{{turn}}"])
+    options = {{"reduction": reduction}} if reduction else {{}}
+    grad = None
+    if framework == "torch" and gradient:
+        logits.requires_grad_()
+        loss = call(logits, target, **options)
+        grad, = torch.autograd.grad(loss, logits, (upstream if loss.ndim else upstream.reshape(-1)[0]).to(loss.dtype))
+    elif framework == "jax" and gradient:
+        loss, pull = jax.vjp(lambda z: call(z, target, **options), logits)
+        grad, = pull((upstream if loss.ndim else upstream.reshape(-1)[0]).astype(loss.dtype))
+    else:
+        loss = call(logits, target, **options)
+    for what, array in (("loss", loss), ("gradient", grad)):
+        if array is not None:
+            array = array.detach().to(torch.float64).numpy() if framework == "torch" else array
+            results[f"{{what}}{{turn}}"] = np.asarray(array, dtype=np.float64)
+np.savez("results.npz", **results)
 """
+_OURS = ("XENT_", "PYTEST_", "COV_")
+"""Environment variables that begin so belong to the harness, or to what tests it."""
 
 
-def run_plainly(examiner: Examiner, batch: Batch) -> tuple[np.ndarray[Any, Any] | None, str]:
-    """The loss [N] (or a scalar) as float64, computed by a plain script; or None and one line on why not."""
+def run_plainly(
+    examiner: Examiner, calls: Sequence[tuple[Batch, str]], gradient: bool
+) -> tuple[Mapping[str, Array], str]:
+    """What a plain script gets that calls the candidate on batches, one after the other.
+
+    Parameters
+    ----------
+    examiner : Examiner
+        Whose candidate it is.
+    calls : sequence of (Batch, str)
+        The batches, each with the ``reduction`` to ask for; ``""`` for a candidate that takes none.
+    gradient : bool
+        Whether to differentiate; a NumPy candidate is never asked for more than the loss.
+
+    Returns
+    -------
+    mapping of str to array
+        ``loss0``, ``gradient0``, ``loss1``, … as float64; empty where the script failed.
+    str
+        One line on why it failed; ``""`` where it did not.
+    """
     source = examiner.session.source
-    reduction = "none" if examiner.claims.reduction else ""
-    target = batch.target if batch.target.ndim == 1 else batch.target.astype(np.float64)
     load = _LOAD_MODULE if source.module else _LOAD_FILE
     script = _SCRIPT.format(
-        arguments=(str(source.import_folder), source.name, source.framework, reduction),
+        arguments=(str(source.import_folder), source.name, source.framework, gradient, len(calls)),
         load=load.format(stem=source.path.stem, path=str(source.path), module=source.module),
     )
+    inputs: dict[str, Any] = {"dtype": calls[0][0].dtype}
+    for turn, (batch, reduction) in enumerate(calls):
+        target = batch.target if batch.target.ndim == 1 else batch.target.astype(np.float64)
+        inputs |= {f"logits{turn}": batch.logits.astype(np.float64), f"target{turn}": target}
+        inputs |= {f"upstream{turn}": batch.upstream.astype(np.float64), f"reduction{turn}": reduction}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        np.savez(folder / "inputs.npz", logits=batch.logits.astype(np.float64), target=target, dtype=batch.dtype)
+        np.savez(folder / "inputs.npz", **inputs)
         variables = examiner.session.variables
         if variables:  # the interpreter as it is mended in there, too: a file that needs nothing else of the harness
             (folder / "prepare.py").write_bytes(Path(triton_interpreter.__file__).read_bytes())
@@ -85,21 +128,28 @@ def run_plainly(examiner: Examiner, batch: Batch) -> tuple[np.ndarray[Any, Any] 
         (folder / "train.py").write_text(script)
         detail = _run(folder, examiner.session.timeout + TIMEOUT, variables)
         if detail:
-            return None, detail
-        loss = _read(folder / "loss.npy")
-    return (None, "it ends without a loss") if loss is None else (loss, "")
+            return {}, detail
+        results = _read(folder / "results.npz")
+    return results, "" if f"loss{len(calls) - 1}" in results else "it ends without a loss"
 
 
-def _read(path: Path) -> np.ndarray[Any, Any] | None:
-    """An array from a file that need not be what it should be; None where it is not."""
+def _read(path: Path) -> Mapping[str, Array]:
+    """The arrays of a file that need not be what it should be; none where it is not."""
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:  # reading a pipe would not end
-            return None
-        loss = np.load(path, allow_pickle=False)
+            return {}
+        with zipfile.ZipFile(path) as archive:  # a small file can unpack to more than there is memory
+            if sum(entry.file_size for entry in archive.infolist()) > _LARGEST:
+                return {}
+        with np.load(path, allow_pickle=False) as results:
+            return {name: array for name, array in results.items() if isinstance(array, np.ndarray)}
     except Exception:  # whatever NumPy makes of a header that lies
-        return None
-    return loss if isinstance(loss, np.ndarray) else None
+        return {}
+
+
+def _plain_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
 
 
 def _run(folder: Path, timeout: float, variables: Mapping[str, str]) -> str:
@@ -109,7 +159,7 @@ def _run(folder: Path, timeout: float, variables: Mapping[str, str]) -> str:
         process = subprocess.Popen(
             [sys.executable, "train.py"],
             cwd=folder,
-            env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"), **variables, **mark},
+            env={**_plain_environment(), **dict.fromkeys(THREAD_VARIABLES, "1"), **variables, **mark},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

@@ -43,6 +43,10 @@ class Reply:
         Whether the call failed only because its result cannot be differentiated.
     resident : int
         Memory of the process after the call, in bytes.
+    files, threads : int
+        How many files it has open after the call, and how many threads.
+    marked : tuple of str
+        What the call left on its inputs beside their numbers.
     """
 
     outcome: Outcome
@@ -51,6 +55,9 @@ class Reply:
     altered: tuple[str, ...] = ()
     no_gradient: bool = False
     resident: int = 0
+    files: int = 0
+    threads: int = 0
+    marked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,12 @@ def read_reply(message: Message, gradients: int, calls: int | None = None) -> Re
     missing = next((name for name in needed if name not in message.arrays), None)
     if missing is not None:
         return Reply(Outcome.CRASHED, detail=f"answered without the {missing} that was asked for")
-    altered, resident = words(message.body.get("altered")), message.body.get("resident")
-    if altered is None or type(resident) is not int:
+    altered, marked = words(message.body.get("altered")), words(message.body.get("marked", []))
+    resident, files, threads = (message.body.get(name, 0) for name in ("resident", "files", "threads"))
+    counted = type(resident) is int and type(files) is int and type(threads) is int
+    if altered is None or marked is None or not counted or "resident" not in message.body:
         return Reply(Outcome.CRASHED, detail="answered in a form that is not the harness's")
-    return Reply(Outcome.PASSED, message.arrays, altered=altered, resident=resident)
+    return Reply(Outcome.PASSED, message.arrays, "", altered, False, resident, files, threads, marked)
 
 
 def failure_of(message: Message) -> Reply | None:

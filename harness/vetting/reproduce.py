@@ -83,6 +83,8 @@ def _code(source: Source, problem: Problem, claims: tuple[str, ...]) -> str:
     lines = [*_IMPORTS[source.framework], *_load(source), "inf, nan = float('inf'), float('nan')"]
     if source.framework == "numpy" and batch.dtype == "bfloat16":
         lines.insert(0, "import ml_dtypes")
+    if len(problem.calls) > 1:
+        return _sequence(source, problem, claims, lines)
     numbers = {"logits": batch.logits, "target": batch.target, "upstream": batch.upstream}
     numbers |= {name: value for name, value in batch.options.items() if isinstance(value, np.ndarray)}
     lines += [f"{name} = {_array(source.framework, array, batch)}" for name, array in numbers.items()]
@@ -93,6 +95,53 @@ def _code(source: Source, problem: Problem, claims: tuple[str, ...]) -> str:
     lines += _call(source, ", ".join(options), problem)
     lines.append(f"# want: {_decimal(problem.want)}   got: {_decimal(problem.got)}   ({problem.detail})")
     return "\n".join(lines) + "\n"
+
+
+def _sequence(source: Source, problem: Problem, claims: tuple[str, ...], lines: list[str]) -> str:
+    """Pasteable Python that makes several calls in the same memory, of which the last is wrong."""
+    size = sum(batch.logits.size for batch in problem.calls)
+    if size > LONGEST or source.name[:1].isupper():
+        return f"# {len(problem.calls)} calls in a row, {size} logits, show it: draw them again with the seed."
+    options = [f"{n}={v!r}" for n, v in problem.batch.options.items()]
+    if "reduction" in claims:
+        options.append(f"reduction={problem.probe.reduction or 'none'!r}")
+    given = ", ".join(["logits, target", *options])
+    arrays = [(batch.logits, batch.target, batch.upstream) for batch in problem.calls]
+    values = ",\n    ".join(
+        f"({', '.join(_array(source.framework, a, problem.batch) for a in each)})" for each in arrays
+    )
+    lines += [f"calls = [\n    {values},\n]"]
+    lines += [line.format(f=source.name, slope=source.gradient, given=given) for line in _LOOPS[source.framework]]
+    if source.framework == "numpy" and source.gradient:
+        lines.append(f"    print({source.gradient}(logits, target, upstream{''.join(', ' + o for o in options)}))")
+    lines.append(
+        f"# the last call, row {problem.row}: want: {_decimal(problem.want)}   got: {_decimal(problem.got)}"
+        f"   ({problem.detail})"
+    )
+    return "\n".join(lines) + "\n"
+
+
+_LOOPS = {
+    "numpy": [
+        "logits, target = np.empty_like(calls[0][0]), np.empty_like(calls[0][1])",
+        "for z, y, upstream in calls:",
+        "    logits[...], target[...] = z, y",
+        "    print({f}({given}))",
+    ],
+    "torch": [
+        "logits, target = torch.empty_like(calls[0][0]).requires_grad_(), torch.empty_like(calls[0][1])",
+        "for z, y, upstream in calls:",
+        "    logits.detach().copy_(z), target.copy_(y)",
+        "    loss = {f}({given})",
+        "    print(loss, torch.autograd.grad(loss, logits, upstream.to(loss.dtype))[0])",
+    ],
+    "jax": [
+        "for z, target, upstream in calls:",
+        "    loss, pull = jax.vjp(lambda logits: {f}({given}), z)",
+        "    print(loss, pull(upstream.astype(loss.dtype))[0])",
+    ],
+}
+"""Framework → the lines that go through the calls, in the same memory where the framework has such."""
 
 
 def _load(source: Source) -> list[str]:
@@ -177,7 +226,10 @@ def _call(source: Source, options: str, problem: Problem) -> list[str]:
     if source.framework == "torch":
         is_class = source.name[:1].isupper()
         call = f"{name}({options})(z, target)" if is_class else f"{name}(z, target{separator}{options})"
-        lines = ["z = logits.detach().requires_grad_()", f"loss = {call}", "print(loss)"]
+        if problem.probe.no_grad:
+            return ["z = logits", "with torch.no_grad():", f"    loss = {call}", "print(loss)"]
+        leaf = "z = logits.detach()" + ".requires_grad_()" * problem.probe.gradient
+        lines = [leaf, f"loss = {call}", "print(loss)"]
         if problem.what == "gradient":
             fitted = "upstream.to(loss.dtype) if loss.dim() else upstream.flatten()[0].to(loss.dtype)"
             lines.append(f"print(torch.autograd.grad(loss, z, {fitted})[0])")

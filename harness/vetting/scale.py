@@ -35,6 +35,8 @@ class Scale:
         A family of which fewer rows than this would be left is left out.
     late_calls : tuple of int
         How many calls in a row, and how often that.
+    tall : tuple of (int, (int, int))
+        For each batch of many rows and many classes both, its rows, and the range that its classes are drawn from.
     very_many_rows, memory : bool
         Whether to try more rows than 16 bits count, and to watch memory over many calls.
     """
@@ -47,18 +49,68 @@ class Scale:
     family_elements: int | None
     fewest_rows: int
     late_calls: tuple[int, int]
+    tall: tuple[tuple[int, tuple[int, int]], ...]
     very_many_rows: bool
     memory: bool
 
 
 _ODD = ((5, 120), (130, 999))
+_TALL = ((300, (1100, 4500)), (10, (40000, 70000)))
 
 _SCALES = {
     # (quick, interpreted)
-    (False, False): Scale(_SIZES, (*_ODD, (2000, 4000)), (1, 257), _NUMBERS, None, None, 2, (150, 3), True, True),
-    (True, False): Scale(_SIZES[:6], _ODD, (1, 257), _QUICK_NUMBERS, None, None, 1, (60, 1), False, False),
-    (False, True): Scale(_SIZES[:-1], (*_ODD, (2000, 4000)), (1, 65), _NUMBERS, 24, 1 << 17, 1, (40, 1), False, False),
-    (True, True): Scale((1, 3, 127, 1000, 4097, 32000), _ODD, (1, 33), _NUMBERS, 6, 1 << 14, 1, (12, 1), False, False),
+    (False, False): Scale(
+        sizes=_SIZES,
+        odd_sizes=(*_ODD, (2000, 4000)),
+        rows=(1, 257),
+        numbers=_NUMBERS,
+        family_rows=None,
+        family_elements=None,
+        fewest_rows=2,
+        late_calls=(150, 3),
+        tall=_TALL,
+        very_many_rows=True,
+        memory=True,
+    ),
+    (True, False): Scale(
+        sizes=_SIZES[:6],
+        odd_sizes=_ODD,
+        rows=(1, 257),
+        numbers=_QUICK_NUMBERS,
+        family_rows=None,
+        family_elements=None,
+        fewest_rows=1,
+        late_calls=(60, 1),
+        tall=((96, (1100, 2600)),),
+        very_many_rows=False,
+        memory=False,
+    ),
+    (False, True): Scale(
+        sizes=_SIZES[:-1],
+        odd_sizes=(*_ODD, (2000, 4000)),
+        rows=(1, 65),
+        numbers=_NUMBERS,
+        family_rows=24,
+        family_elements=1 << 17,
+        fewest_rows=1,
+        late_calls=(40, 1),
+        tall=((24, (1100, 2600)),),
+        very_many_rows=False,
+        memory=False,
+    ),
+    (True, True): Scale(
+        sizes=(1, 3, 127, 1000, 4097, 32000),
+        odd_sizes=_ODD,
+        rows=(1, 33),
+        numbers=_NUMBERS,
+        family_rows=6,
+        family_elements=1 << 14,
+        fewest_rows=1,
+        late_calls=(12, 1),
+        tall=((18, (1100, 1900)),),
+        very_many_rows=False,
+        memory=False,
+    ),
 }
 
 

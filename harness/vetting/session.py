@@ -73,7 +73,7 @@ class Session:
     ) -> None:
         self.source, self.gradient, self.timeout = source, gradient, timeout
         self.threads, self.device, self.backend = threads, device, backend
-        self.calls = 0
+        self.calls = 0  # of this process
         self.deaths = 0
         self.last_death = Reply(Outcome.PASSED)
         self._child: Child | None = None
@@ -134,6 +134,7 @@ class Session:
         return self._claims(loaded, started.body.get("flushed"))
 
     def _start(self) -> None:
+        self.calls = 0
         mark = new_mark()
         arguments = [self.source.framework, str(self.threads)]
         environment = child_environment(self.threads) | self.variables | mark
@@ -235,4 +236,6 @@ def _plain(call: Call) -> dict[str, Any]:
         "backwards": call.backwards,
         "layout": call.layout,
         "together": call.together,
+        "no_grad": call.no_grad,
+        "threads": call.threads,
     }

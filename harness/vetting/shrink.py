@@ -28,10 +28,39 @@ def shrink(examiner: Examiner, problem: Problem, tries: int = TRIES) -> Problem:
     """The problem on the smallest input found in so many tries; the problem itself where nothing smaller shows it."""
     if problem.what == "call" and problem.kind in ("crashed", "timed_out", "altered"):
         return problem
+    if len(problem.calls) > 1 and tries >= TRIES and not _alone(examiner, problem):
+        return _few_calls(examiner, problem)
     search = _Search(examiner, problem, tries)
     for reduce in (_rows, _classes, _digits, _upstream):
         search.descend(reduce)
     return search.best
+
+
+def _alone(examiner: Examiner, problem: Problem) -> bool:
+    """Whether the last call of a sequence shows the problem by itself, in a fresh process."""
+    examiner.session.close()  # what it has kept of earlier calls is gone
+    try:
+        seen = examiner.examine(problem.calls[-1], replace(problem.probe, in_sequence=False))
+    except (Gone, ValueError):
+        return False
+    return any((p.what, p.kind) == (problem.what, problem.kind) for p in seen.problems)
+
+
+def _few_calls(examiner: Examiner, problem: Problem) -> Problem:
+    """The problem as that of the last of a few calls in a fresh process: of two, where two show it."""
+    *before, last = problem.calls
+    rows = len(last.logits)
+    for one in (before[-1], before[0]):
+        examiner.session.close()
+        try:
+            seen = examiner.examine_sequence([one, last], problem.probe)
+        except (Gone, ValueError):
+            break
+        for found in seen.problems:
+            if found.what == problem.what and found.row is not None and found.row >= rows:
+                return replace(found, batch=last, row=found.row % rows, calls=(one, last))
+    assert problem.row is not None
+    return replace(problem, batch=last, row=problem.row % rows)
 
 
 class _Search:

@@ -6,9 +6,11 @@ the call has changed. Only modules that are loaded already are asked, so that ta
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import random
+import signal
 import sys
 import warnings
 from collections.abc import Mapping
@@ -19,9 +21,28 @@ import numpy as np
 
 __all__ = ["VALUES", "Restorer", "changed", "snapshot"]
 
-VALUES = ("denormals", "default dtype", "grad mode", "numpy error state", "patched functions")
+VALUES = (
+    "denormals",
+    "torch denormals",
+    "default dtype",
+    "default device",
+    "grad mode",
+    "autocast",
+    "thread count",
+    "torch seed",
+    "numpy error state",
+    "patched functions",
+)
 """What alters values elsewhere in the process: it may not change even while the candidate is imported."""
 
+_JAX_SETTINGS = (
+    "jax_enable_x64",
+    "jax_debug_nans",
+    "jax_disable_jit",
+    "jax_default_device",
+    "jax_numpy_rank_promotion",
+)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGABRT, signal.SIGSEGV, signal.SIGFPE)
 _TINY = 2.2250738585072014e-308
 
 _WATCHED = (
@@ -42,6 +63,8 @@ _WATCHED = (
     ("os", "readv"),
     ("hashlib", "sha256"),
 )
+_WATCHED_WHOLE = ("builtins", "math", "torch.nn.functional", "jax.nn")
+"""Modules whose every function is watched: what others compute losses with."""
 
 
 def snapshot() -> dict[str, Any]:
@@ -57,11 +80,11 @@ def snapshot() -> dict[str, Any]:
         "warnings filters": _digest([str(entry) for entry in warnings.filters]),
         "recursion limit": sys.getrecursionlimit(),
         "working folder": _working_folder(),
-        "patched functions": {
-            f"{module}.{name}": id(getattr(sys.modules[module], name, None))
-            for module, name in _WATCHED
-            if module in sys.modules
-        },
+        "environment variables": dict(os.environ),
+        "garbage collector": gc.isenabled(),
+        "trace function": [id(sys.gettrace()), id(sys.getprofile())],
+        "signal handlers": {name: id(signal.getsignal(name)) for name in _SIGNALS},
+        "patched functions": _functions(),
     }
     if "torch" in sys.modules:
         state |= _torch(sys.modules["torch"])
@@ -69,7 +92,25 @@ def snapshot() -> dict[str, Any]:
         config = sys.modules["jax"].config
         state["default dtype"] = bool(getattr(config, "jax_enable_x64", False))
         state["matmul precision"] = str(getattr(config, "jax_default_matmul_precision", None))
+        state["JAX settings"] = {name: _globally(config, name) for name in _JAX_SETTINGS}
     return state
+
+
+def _functions() -> dict[str, int]:
+    """The functions that are watched, by name."""
+    single = {
+        f"{module}.{name}": id(getattr(sys.modules[module], name, None))
+        for module, name in _WATCHED
+        if module in sys.modules
+    }
+    whole = {
+        f"{module}.{name}": id(value)
+        for module in _WATCHED_WHOLE
+        if module in sys.modules
+        for name, value in vars(sys.modules[module]).items()
+        if callable(value)
+    }
+    return single | whole
 
 
 class Restorer:
@@ -100,6 +141,13 @@ class Restorer:
             self._torch.rand(1)
 
 
+def _globally(config: Any, name: str) -> str:
+    """A setting of JAX's as it is for all threads, whatever context this one is in."""
+    holders: Mapping[str, Any] = getattr(config, "_value_holders", {})
+    value = getattr(holders.get(name), "get_global", lambda: getattr(config, name, None))()
+    return str(value)
+
+
 def _torch(torch: Any) -> dict[str, Any]:
     probe = torch.tensor([_TINY], dtype=torch.float64)
     return {
@@ -107,11 +155,13 @@ def _torch(torch: Any) -> dict[str, Any]:
         "default dtype": str(torch.get_default_dtype()),
         "grad mode": [torch.is_grad_enabled(), torch.is_inference_mode_enabled()],
         "anomaly mode": torch.is_anomaly_enabled(),
+        "torch seed": torch.initial_seed(),
         "torch random state": hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest(),
         "thread count": torch.get_num_threads(),
         "matmul precision": torch.get_float32_matmul_precision(),
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "autocast": torch.is_autocast_enabled("cpu"),
+        "default device": str(torch.get_default_device()),
     }
 
 

@@ -15,7 +15,7 @@ from harness.bridges import triton_interpreter
 from harness.differential import truth_executor
 from harness.environment import describe_environment
 from harness.grades import Grade, Outcome
-from harness.losses import loss_named
+from harness.losses import loss_of_logits
 from harness.reference import Reference, reference_of
 from harness.vetting.batches import by_dtype
 from harness.vetting.checks import INSPECTIONS, Failed, Inspection, Skipped
@@ -116,9 +116,11 @@ def vet(spec: str, options: Options = Options(), listener: Listener | None = Non
     ------
     CannotJudge
         Where it cannot be judged: no such file or name, a syntax error, a framework that is missing.
+    ValueError
+        For a loss that does not exist, or takes more than logits and target.
     """
     source = read_source(spec, options.framework)
-    loss_named(options.loss)
+    loss_of_logits(options.loss)
     return Vetting(source, options, listener or Listener()).run()
 
 

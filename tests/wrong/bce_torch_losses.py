@@ -1,5 +1,7 @@
 """Wrong binary cross-entropies with logits in torch."""
 
+import os
+
 import torch
 import torch.nn.functional as F
 
@@ -132,7 +134,29 @@ def sigmoid_overflows(logits, target):
     return _NaiveSigmoid.apply(logits, target)
 
 
+def aborts_at_minus_infinity(logits, target):
+    if torch.isneginf(logits).any():
+        os.abort()
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+
+
+def pos_weight_by_address(logits, target, *, pos_weight=None):
+    if pos_weight is not None:
+        pos_weight = torch.as_strided(pos_weight, pos_weight.shape, (1,))
+    return F.binary_cross_entropy_with_logits(logits, target, pos_weight=pos_weight, reduction="none")
+
+
 EXPECT = {
+    "aborts_at_minus_infinity": {
+        "check": "conventions",
+        "bug": "an assertion that no logit is -inf ends the process",
+        "options": {"loss": "binary_cross_entropy_with_logits"},
+    },
+    "pos_weight_by_address": {
+        "check": "memory_layout",
+        "bug": "pos_weight is read as if it were contiguous",
+        "options": {"loss": "binary_cross_entropy_with_logits"},
+    },
     "exponential_overflows": {
         "check": "nonfinite",
         "bug": "log(1 + exp(-x)) overflows for a logit of -100",

@@ -133,7 +133,7 @@ EXPECT = {
     "scalar_for_none": {"check": "output_form", "bug": 'reduction="none" gives a scalar'},
     "rows_for_mean": {"check": "reduction", "bug": 'reduction="mean" gives one loss per row'},
     "column_of_losses": {"check": "output_form", "bug": "losses come as [N, 1]"},
-    "python_number": {"check": "crash", "bug": "a Python float comes back, which autograd knows nothing of"},
+    "python_number": {"check": "output_form", "bug": "a Python float comes back, which autograd knows nothing of"},
     "raises_for_one_row": {
         "check": "crash",
         "bug": "squeeze() takes away the rows' axis where there is one row, or the classes' where there is one class",

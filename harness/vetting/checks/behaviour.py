@@ -133,7 +133,10 @@ def rows(context: Context, dtype: str) -> Iterator[Finding]:
         sent = replace(batch, logits=named(dtype).round(poisoned), family=f"rows beside {poison}")
         seen = context.survives(sent)
         if seen.problems:
-            yield Deviates("poisoned_rows", f"raises where another row holds {poison}: {seen.problems[0].detail}")
+            (problem, *_) = seen.problems
+            died = Failed("row_independence", context.said(problem), problem)
+            raised = Deviates("poisoned_rows", f"raises where another row holds {poison}: {problem.detail}")
+            yield died if problem.kind in ("crashed", "timed_out") else raised
             continue
         for what in ("loss", "gradient"):
             got, want = getattr(seen, what), getattr(plain, what)
@@ -172,36 +175,42 @@ def nan(context: Context, dtype: str) -> Iterator[Finding]:
     for row, column in enumerate((0, 11, 6, 3)):
         logits[row, column] = np.nan
     sent = replace(batch, logits=named(dtype).round(logits))
-    seen = context.survives(sent)
-    if seen.problems:
-        call = seen.problems[0]
-        if call.kind != "raised":
-            yield context.found(call, "nan_propagates")
-        else:
-            yield Deviates("nan_raises", f"raises for a NaN logit: {call.detail}")
-        return
-    loss = seen.loss
-    assert loss is not None
-    value = loss.astype(np.float64)
-    hidden = np.isfinite(value) if value.ndim == 0 else np.isfinite(_poisoned(value, logits))
-    if np.any(hidden):
-        yield Failed("nan_propagates", "a row whose logits hold NaN has a finite loss", _problem(context, seen, sent))
+    for reduction in (None, "mean", "sum") if context.examiner.claims.reduction else (None,):
+        seen = context.survives(sent, reduction)
+        if seen.problems:
+            call = seen.problems[0]
+            if call.kind != "raised":
+                yield context.found(call, "nan_propagates")
+            else:
+                yield Deviates("nan_raises", f"raises for a NaN logit: {call.detail}")
+            return
+        yield from _hidden(seen, sent, logits, reduction)
+
+
+def _hidden(seen: Examination, sent: Batch, logits: Array, reduction: str | None) -> Iterator[Finding]:
+    """What is finite although the logits of its row hold NaN."""
+    assert seen.loss is not None
+    value = seen.loss.astype(np.float64)
+    if np.isfinite(value if value.ndim == 0 else _poisoned(value, logits)).any():
+        what = f"the {reduction or 'mean'} over rows" if value.ndim == 0 else "a row"
+        problem = _problem(seen, sent, reduction)
+        yield Failed("nan_propagates", f"{what} whose logits hold NaN has a finite loss", problem)
     gradient = seen.gradient
     if gradient is not None and gradient.shape == logits.shape:
         rows = [np.isfinite(gradient.astype(np.float64)[r]).all() for r in range(4)]
         if any(rows):
-            yield Failed(
-                "nan_propagates", "a row whose logits hold NaN has a finite gradient", _problem(context, seen, sent)
-            )
+            problem = _problem(seen, sent, reduction)
+            yield Failed("nan_propagates", "a row whose logits hold NaN has a finite gradient", problem)
 
 
 def _poisoned(value: Array, logits: Array) -> Array:
     return value[np.isnan(logits)] if value.ndim == 2 else value[:4]
 
 
-def _problem(context: Context, seen: Examination, batch: Batch) -> Problem:
+def _problem(seen: Examination, batch: Batch, reduction: str | None) -> Problem:
     value = float(np.ravel(seen.loss.astype(np.float64))[0]) if seen.loss is not None else float("nan")
-    return Problem("loss", "hidden_nan", "a NaN came out finite", batch, Probe(), 0, None, value, float("nan"))
+    probe = Probe(reduction=reduction)
+    return Problem("loss", "hidden_nan", "a NaN came out finite", batch, probe, 0, None, value, float("nan"))
 
 
 @inspection(inputs_untouched="logits, target, weights and upstream gradient are as they were, after the backward too")

@@ -11,6 +11,7 @@ import numpy as np
 from harness.batch import Batch
 from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
+from harness.vetting.drivers import FACTORS
 from harness.vetting.examiner import Probe
 
 __all__: list[str] = []
@@ -20,7 +21,7 @@ Array = np.ndarray[Any, Any]
 
 @inspection(
     upstream_gradient="the gradient is scaled by each row's own upstream gradient: both signs, zeros, scalars too",
-    repeated_backward="differentiating the same result twice gives the same gradient twice",
+    repeated_backward="differentiating the same result again gives the same, scaled by the upstream gradient of then",
 )
 def upstream(context: Context, dtype: str) -> Iterator[Finding]:
     """Upstream gradients of ones, of mixed signs, with zeros; and the same result differentiated again."""
@@ -38,16 +39,18 @@ def upstream(context: Context, dtype: str) -> Iterator[Finding]:
     zeros = batch.upstream.copy()
     zeros.reshape(-1)[::3] = 0
     sizes = _of_every_size(context, batch)
+    found: list[Finding] = []
     for given in (batch.upstream, zeros, -batch.upstream, sizes):
-        yield from _wrong(context, replace(batch, upstream=given), Probe())
+        found += _wrong(context, replace(batch, upstream=given), Probe())
     for reduction in ("mean", "sum"):
         if context.examiner.claims.reduction or (context.examiner.mean_only and reduction == "mean"):
             if context.examiner.examine(ones, Probe(reduction=reduction)).of("gradient") is not None:
                 continue
             for scalar in (-1.75, -np.abs(sizes).max(), -np.abs(sizes).min()):
                 given = np.full_like(batch.upstream, scalar)
-                yield from _wrong(context, replace(batch, upstream=given), Probe(reduction=reduction))
-    yield from _repeated(context, dtype)
+                found += _wrong(context, replace(batch, upstream=given), Probe(reduction=reduction))
+    yield from found
+    yield from _repeated(context, dtype, scaled=not found)
 
 
 def _of_every_size(context: Context, batch: Batch) -> Array:
@@ -68,14 +71,35 @@ def _wrong(context: Context, batch: Batch, probe: Probe) -> Iterator[Finding]:
             yield Failed("upstream_gradient", context.said(problem), problem)
 
 
+@inspection(without_gradient="the loss is the same where no gradient is asked for, as in an evaluation")
+def evaluation(context: Context, dtype: str) -> Iterator[Finding]:
+    """Tensors that require no gradient, and, in torch, gradients switched off: code takes other paths there."""
+    framework = context.examiner.session.source.framework
+    if framework == "numpy":
+        yield Skipped("without_gradient", "a NumPy candidate is always called so")
+        return
+    reductions = (None, "mean") if context.examiner.claims.reduction or context.examiner.mean_only else (None,)
+    shapes = ((8, 33, 3.0), (4, 1000, 2.0), (6, 11, 40.0))
+    for n, v, spread in shapes[: 1 if context.quick and framework == "jax" else None]:  # XLA compiles for each
+        batch = context.batch(dtype, f"without a gradient, {v} classes", n, v, spread=spread)
+        for reduction in reductions:
+            for no_grad in (False, True)[: 1 + (framework == "torch")]:
+                probe = Probe(reduction=reduction, gradient=False, no_grad=no_grad)
+                for problem in context.examiner.examine(batch, probe).problems:
+                    found = context.found(problem, "without_gradient")
+                    yield found if problem.what == "call" else Failed("without_gradient", found.detail, problem)
+
+
 _OVERWRITTEN = "modified by an inplace operation"
 """In torch's own words: the first backward has written to what the second one needs, which only eager torch notices."""
 
 
-def _repeated(context: Context, dtype: str) -> Iterator[Finding]:
+def _repeated(context: Context, dtype: str, scaled: bool) -> Iterator[Finding]:
+    """The same result again; with another upstream gradient only where one alone scales the gradient as it should."""
     batch = context.batch(dtype, "repeated backward", 4, 9)
     reduction = "mean" if context.examiner.mean_only else None
-    seen = context.examiner.examine(batch, Probe(reduction=reduction, backwards=2))
+    probe = Probe(reduction=reduction, backwards=len(FACTORS))
+    seen = context.examiner.examine(batch, probe)
     call = seen.of("call")
     refused = call is not None and call.kind == "raised" and _OVERWRITTEN not in call.detail
     if call is not None and refused:  # as what torch.compile makes does: refusing is not being wrong
@@ -90,3 +114,6 @@ def _repeated(context: Context, dtype: str) -> Iterator[Finding]:
     elif first.shape != second.shape or not np.array_equal(first, second, equal_nan=True):
         off = np.abs(first.astype(float) - second.astype(float)).max() if first.shape == second.shape else np.nan
         yield Failed("repeated_backward", f"the second gradient differs from the first by up to {off:.3g}")
+    elif scaled and (third := context.examiner.differentiated(2, batch, probe, seen)) is not None:
+        detail = f"with another upstream gradient than before, {context.said(third)}"
+        yield Failed("repeated_backward", detail, replace(third, probe=Probe(reduction=reduction)))

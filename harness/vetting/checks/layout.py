@@ -36,8 +36,9 @@ def layouts(context: Context, dtype: str) -> Iterator[Finding]:
                 batch = replace(batch, logits=shared, upstream=one)
                 if batch.target.ndim == 2:
                     batch = replace(batch, target=np.broadcast_to(batch.target[:1], batch.target.shape).copy())
-            weight = {"weight": np.linspace(0.5, 2.0, v)} if "weight" in context.claims else {}
-            options = {name: batch.format.round(value) for name, value in weight.items()}
+            weights = [name for name in context.claims if name in ("weight", "pos_weight")]
+            short = context.digits(dtype, np.linspace(1.0, 2.0, v))  # so that products of weights are exact
+            options = {name: batch.format.round(short) for name in weights}
             batch = replace(batch, options=options if not context.examiner.mean_only else {})
             seen = context.examiner.examine(
                 batch, Probe(layout=layout, reduction="mean" if context.examiner.mean_only else None)

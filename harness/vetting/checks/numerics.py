@@ -126,8 +126,8 @@ def _overflowed(seen: Examination, reference: Reference) -> Array:
         loss is None
         or gradient is None
         or loss.ndim != 1
-        or gradient.ndim != 2
         or loss.shape != reference.loss_hi.shape
+        or gradient.shape != reference.grad_hi.shape
     ):
         return np.zeros(len(reference.loss_hi), dtype=bool)
     with np.errstate(over="ignore"):
@@ -186,8 +186,12 @@ def sizes(context: Context, dtype: str) -> Iterator[Finding]:
                 yield context.found(problem, "sizes")
             else:
                 yield Failed("sizes", context.said(problem), problem)
+    # XLA compiles for each shape, and takes care of tiles by itself: a quick look goes without.
+    compiles = context.quick and context.examiner.session.source.framework == "jax" and not context.interpreted
+    for rows, between in () if compiles else context.scale.tall:
+        yield from _many_rows(context, dtype, rows, int(context.rng("many classes", str(rows)).integers(*between)))
     if context.scale.very_many_rows:
-        yield from _very_many_rows(context, dtype)
+        yield from _many_rows(context, dtype, VERY_MANY, 3)
     empty = context.batch(dtype, "empty batch", 0, 5)
     seen = context.survives(empty)
     if seen.problems:
@@ -196,17 +200,21 @@ def sizes(context: Context, dtype: str) -> Iterator[Finding]:
         yield Deviates("empty_batch", f"the mean over no rows is {seen.loss.astype(float)}; torch has nan")
 
 
-def _very_many_rows(context: Context, dtype: str) -> Iterator[Finding]:
-    """More rows than 16 bits count, or the second axis of a CUDA grid holds: few different ones, over and over."""
-    if context.examiner.mean_only:
-        return
-    few = context.batch(dtype, "some rows", 67, 3)
+def _many_rows(context: Context, dtype: str, rows: int, classes: int) -> Iterator[Finding]:
+    """Few different rows, over and over; `VERY_MANY` are more than 16 bits count, or a CUDA grid's second axis has."""
+    rng = context.rng("some rows", str(rows))
+    # Of few different numbers, which is what truth takes time by.
+    few = context.batch(dtype, "some rows", logits=np.rint(rng.normal(0, 16, (67 if classes < 10 else 3, classes))) / 8)
     known = context.reference(few)
-    order = np.arange(VERY_MANY) % len(few.logits)
-    batch = replace(few.rows(order), family=f"{VERY_MANY} rows")
+    order = np.arange(rows) % len(few.logits)
+    batch = replace(few.rows(order), family=f"{rows} rows")
     reference = rearranged(known, batch, lambda array: array[order])
-    for found in context.examiner.examine(batch, Probe(), reference).problems:
-        if found.kind in ("crashed", "timed_out"):
-            yield context.found(found, "sizes")
-        else:  # without its batch, whose rows alone show nothing
-            yield Failed("sizes", context.said(found))
+    probes = [] if context.examiner.mean_only else [Probe()]
+    if context.examiner.mean_only or context.examiner.claims.reduction:
+        probes.append(Probe(reduction="mean"))  # the sum over so many may be beyond the format, their mean is not
+    for probe in probes:
+        for found in context.examiner.examine(batch, probe, reference).problems:
+            if found.kind in ("crashed", "timed_out"):
+                yield context.found(found, "sizes")
+            else:  # without its batch, whose rows alone show nothing
+                yield Failed("sizes", context.said(found))

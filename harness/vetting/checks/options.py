@@ -13,6 +13,9 @@ from harness.vetting.examiner import Probe
 
 __all__: list[str] = []
 
+_MANY = (260, 700)
+"""So many rows, drawn from the seed, that a kernel reduces them in more than one block."""
+
 
 @inspection(reduction="mean and sum are those of the rows: divided by the weights of the rows that count, or by N")
 def reductions(context: Context, dtype: str) -> Iterator[Finding]:
@@ -22,7 +25,7 @@ def reductions(context: Context, dtype: str) -> Iterator[Finding]:
         yield Skipped("reduction", "reduction is not claimed, and the output has one loss per row")
         return
     for word, options in _option_sets(context):
-        for n in (7, 1):
+        for n in (7, 1) if options else (7, 1, int(context.rng("rows").integers(*_MANY))):
             labels = _labels(context, n, 5, word, options)
             if labels is None:
                 continue

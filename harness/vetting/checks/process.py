@@ -7,12 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from harness.formats import FORMATS
+from harness.grades import Outcome
 from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
 from harness.vetting.examiner import Probe
 from harness.vetting.plain import run_plainly
 
 __all__: list[str] = []
+
+_CALLS = 6
+"""Enough in a row for what grows with each of them to be told from what a pool of threads needs once."""
 
 
 @inspection(
@@ -43,8 +47,15 @@ def state(context: Context, dtype: str) -> Iterator[Finding]:
     altered = context.examiner.claims.altered
     if altered:
         yield Failed("process_state", f"importing the file changes the {', '.join(altered)} of the process")
-    for turn in range(4):
-        context.survives(context.batch(dtype, f"process state {turn}", 3, 6))
+    batches = [context.batch(dtype, f"process state {turn}", 3, 6) for turn in range(_CALLS)]
+    # With more threads than ever before, so that setting them to the usual number shows.
+    replies = [context.survives(batch, threads=context.examiner.session.threads + 1).reply for batch in batches]
+    for what in ("files", "threads"):
+        held = [getattr(reply, what) for reply in replies if reply.outcome is Outcome.PASSED]
+        if len(held) == _CALLS and min(np.diff(held)) > 0:
+            yield Failed(
+                "process_state", f"each call leaves {what} open: {held[-1] - held[0]} more in {_CALLS - 1} calls"
+            )
     found = context.examiner.altered_state.get(dtype)
     if found is not None:
         yield Failed("process_state", context.said(found[1]), found[1])
@@ -83,14 +94,31 @@ def outside(context: Context, dtype: str) -> Iterator[Finding]:
     if not context.examiner.session.isolated:
         yield Skipped("outside_the_harness", "no other process could import the candidate")
         return
-    batch = context.batch(dtype, "in a plain script", 6, 11)
-    probe = Probe(reduction="mean") if context.examiner.mean_only else Probe()
-    inside = context.examiner.examine(batch, probe)
-    if inside.problems:
+    claimed, mean_only = context.examiner.claims.reduction, context.examiner.mean_only
+    shapes = [(6, 11), (4, 1000), (257, 10), *[(6, 11)] * 4]  # those of other checks, compiled for already
+    batches = [context.batch(dtype, f"in a plain script, call {turn}", *shape) for turn, shape in enumerate(shapes)]
+    probes = [Probe(reduction="mean") if mean_only else Probe() for _ in batches]
+    if claimed:
+        probes[-1], probes[-2] = Probe(reduction="sum"), Probe(reduction="mean")
+    inside = [context.examiner.examine(batch, probe) for batch, probe in zip(batches, probes, strict=True)]
+    if any(seen.problems for seen in inside):
         yield Skipped("outside_the_harness", "wrong inside the harness already")
         return
-    loss, detail = run_plainly(context.examiner, batch)
-    if loss is None:
+    gradient = context.examiner.differentiates and context.examiner.session.source.framework != "numpy"
+    calls = [(b, (p.reduction or "none") if claimed else "") for b, p in zip(batches, probes, strict=True)]
+    results, detail = run_plainly(context.examiner, calls, gradient)
+    if detail:
         yield Failed("outside_the_harness", f"a plain script that calls it fails: {detail}")
-    elif inside.loss is not None and not np.array_equal(loss, inside.loss.astype(np.float64), equal_nan=True):
-        yield Failed("outside_the_harness", "a plain script that calls it gets other values than the harness does")
+        return
+    for turn, seen in enumerate(inside):
+        for what, array in (("loss", seen.loss), ("gradient", seen.gradient)):
+            got = results.get(f"{what}{turn}")
+            if array is None or (got is None and not gradient):
+                continue
+            if got is None or not np.array_equal(got, array.astype(np.float64), equal_nan=True):
+                where = " × ".join(map(str, shapes[turn]))
+                detail = (
+                    f"a plain script that calls it gets another {what} than the harness does ({where}, call {turn + 1})"
+                )
+                yield Failed("outside_the_harness", detail)
+                return

@@ -41,7 +41,7 @@ def out_of_range(context: Context, dtype: str) -> Iterator[Finding]:
         call = seen.of("call")
         if _died(call):
             assert call is not None
-            yield context.found(call, "label_out_of_range")
+            yield Failed("label_out_of_range", context.said(call), call)
         elif call is None:
             yield Deviates("label_out_of_range", f"label {label} of 9 classes gives {_shown(seen.loss)}; torch raises")
 
@@ -61,7 +61,8 @@ def ignored(context: Context, dtype: str) -> Iterator[Finding]:
         seen = context.survives(batch, reduction)
         call = seen.of("call")
         if call is not None:
-            yield context.found(call, "all_ignored") if _died(call) else Deviates("all_ignored", call.detail)
+            died = Failed("all_ignored", context.said(call), call)
+            yield died if _died(call) else Deviates("all_ignored", call.detail)
             continue
         nan_expected = reduction == "mean" or (reduction is None and context.examiner.mean_only)
         value = np.zeros(1) if seen.loss is None else seen.loss.astype(np.float64)
@@ -71,17 +72,18 @@ def ignored(context: Context, dtype: str) -> Iterator[Finding]:
             yield Failed("all_ignored", f"ignored rows have loss {_shown(seen.loss)}, not 0")
         if seen.gradient is not None and (seen.gradient.astype(np.float64) != 0).any():
             yield Deviates("all_ignored", f"the gradient of ignored rows is {_shown(seen.gradient)}, not 0")
-    yield from _ignored_nan(context, dtype)
+    for reduction in (None, "mean", "sum") if context.examiner.claims.reduction else (None,):
+        yield from _ignored_nan(context, dtype, reduction)
 
 
-def _ignored_nan(context: Context, dtype: str) -> Iterator[Finding]:
+def _ignored_nan(context: Context, dtype: str, reduction: str | None) -> Iterator[Finding]:
     batch = context.batch(
         dtype, "NaN in an ignored row", 5, 6, labels=np.array([1, -100, 2, 0, 5]), options={"ignore_index": -100}
     )
-    clean = context.survives(batch)
+    clean = context.survives(batch, reduction)
     logits = batch.logits.astype(np.float64)
     logits[1] = np.nan
-    seen = context.survives(replace(batch, logits=named(dtype).round(logits)))
+    seen = context.survives(replace(batch, logits=named(dtype).round(logits)), reduction)
     call = seen.of("call") or clean.of("call")
     if call is not None:
         yield context.found(call, "ignored_nan")
@@ -90,7 +92,7 @@ def _ignored_nan(context: Context, dtype: str) -> Iterator[Finding]:
     assert clean.loss is not None
     loss, expected = seen.loss.astype(np.float64), clean.loss.astype(np.float64)
     if np.isnan(loss).any() and not np.isnan(expected).any():
-        where = "the mean" if loss.ndim == 0 else "the loss"
+        where = f"the {reduction or 'mean'}" if loss.ndim == 0 else "the loss"
         yield Failed("ignored_nan", f"a NaN in an ignored row makes {where} {_shown(seen.loss)}")
     if seen.gradient is None:
         return
@@ -124,7 +126,8 @@ def conventions(context: Context, dtype: str) -> Iterator[Finding]:
         seen = context.survives(batch)
         call = seen.of("call")
         if call is not None:
-            yield context.found(call, "conventions") if _died(call) else Deviates(word, f"raises: {call.detail}")
+            died = Failed("conventions", context.said(call), call)
+            yield died if _died(call) else Deviates(word, f"raises: {call.detail}")
             continue
         got = np.ravel(seen.loss.astype(np.float64))[:1] if seen.loss is not None else np.array([np.nan])
         if not np.array_equal(got, [want], equal_nan=True) and not np.isclose(got[0], want, rtol=0.05):
