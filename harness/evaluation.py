@@ -85,6 +85,7 @@ class Evaluator:
         self.evaluations = 0
         self.calling = 0.0
         self._row_by_row = False
+        self._output_dtype = form.name
         self._versions = _versions(worker)
 
     def __call__(self, rows: Sequence[Row]) -> list[Candidate]:
@@ -131,6 +132,7 @@ class Evaluator:
             framework=declaration.framework,
             loss=declaration.loss,
             dtype=self.form.name,
+            output_dtype=self._output_dtype,
             what=self.what,
             metric=str(self.metric),
             value=candidate.score,
@@ -156,6 +158,7 @@ class Evaluator:
         if got.shape != wanted or FORMATS.get(got.dtype.name, self.form).bits < self.form.bits:
             judged = judge(batch, reference, output)[self.what]
             raise HuntError(f"{self.declaration.name}: {judged.detail or judged.outcome}")
+        self._output_dtype = got.dtype.name
         return score(self.metric, self.what, reference, output, self.form, self.grade)
 
     def _call(self, batch: Batch) -> Output:
@@ -164,7 +167,7 @@ class Evaluator:
         outputs = [self._checked(part) for part in rows]
         loss = outputs[0].loss
         assert loss is not None
-        if loss.ndim == 0 and len(batch.logits) > 1 and not self._row_by_row and batch.upstream.ndim == 1:
+        if loss.ndim == 0 and not self._row_by_row and batch.upstream.ndim == 1:
             self._row_by_row = True
             return self._call(batch)
         if not self._row_by_row:

@@ -29,7 +29,7 @@ ELEMENTS = 8
 
 SCHEMA = 1
 _MEASURES = ("value", "ulp", "bound_ratio")
-_TEXTS = ("implementation", "framework", "loss", "dtype", "what", "metric", "bound")
+_TEXTS = ("implementation", "framework", "loss", "dtype", "output_dtype", "what", "metric", "bound")
 
 
 class WorstCaseError(ValueError):
@@ -44,6 +44,8 @@ class WorstCase:
     ----------
     implementation, framework, loss, dtype : str
         Of what.
+    output_dtype : str
+        The dtype that came back, in whose ulp the error is: float32 or wider, where a loss of 16-bit logits is.
     what, metric : str
         ``"loss"`` or ``"gradient"``, and what was to be as large as possible.
     value : float
@@ -74,6 +76,7 @@ class WorstCase:
     framework: str
     loss: str
     dtype: str
+    output_dtype: str
     what: str
     metric: str
     value: float
@@ -140,8 +143,9 @@ class WorstCase:
                 raise ValueError(f'"{name}" is {getattr(self, name)!r}, which is no text')
         if self.what not in ("loss", "gradient"):
             raise ValueError(f'"what" is {self.what!r}, neither "loss" nor "gradient"')
-        if self.dtype not in FORMATS:
-            raise ValueError(f'"dtype" is {self.dtype!r}, which is none of {", ".join(FORMATS)}')
+        for name in ("dtype", "output_dtype"):
+            if getattr(self, name) not in FORMATS:
+                raise ValueError(f'"{name}" is {getattr(self, name)!r}, which is none of {", ".join(FORMATS)}')
         numbers = [self.reals, np.array([float.fromhex(self.upstream)])]
         if self.targets is not None:
             numbers.append(self.targets)

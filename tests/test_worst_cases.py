@@ -72,9 +72,9 @@ def test_a_record_is_true(case: WorstCase) -> None:
     assert abs(said - want) <= max(abs(want) / 2**89, Fraction(5e-324))
     got = hi.copy()  # the row's other values are not in the record, and not what it is about
     got.flat[at] = float.fromhex(case.got)
-    rounded = fmt.round(got)
+    rounded = FORMATS[case.output_dtype].round(got)
     output = Output(loss=None if gradient else rounded, gradient=rounded if gradient else None)
-    flushed = frozenset(FORMATS) if case.framework == "jax" else frozenset()
+    flushed = frozenset(FORMATS) if case.framework in ("jax", "pallas") else frozenset()
     strictly = score(Metric(case.metric), case.what, reference, output, fmt, Grade(case.bound))
     leniently = score(
         Metric(case.metric), case.what, reference, replace(output, flushed=flushed), fmt, Grade(case.bound)
@@ -117,7 +117,7 @@ def test_every_record_is_drawn(dtype: str) -> None:
     for loss in losses:
         for family in families_for(loss, dtype, ["worst_cases_*"]):
             batch = make_batch(family.name, loss, dtype, 3)
-            assert len(batch.logits) == 64
+            assert len(batch.logits) % 64 == 0, "a shape that compilers have met"
             for z, t in zip(batch.logits.astype(np.float64), batch.target, strict=True):
                 drawn.add((loss, z.tobytes(), np.asarray(t, dtype=np.float64).tobytes()))
     for case in CASES:
@@ -146,7 +146,7 @@ def test_what_a_format_holds() -> None:
 def case(value: float = 3.0, **changes: object) -> WorstCase:
     one, three = (1.0).hex(), (3.0).hex()
     plain = WorstCase(
-        "mine", "numpy", "cross_entropy", "float32", "loss", "ulp", value, (one, three), 1, one, None,
+        "mine", "numpy", "cross_entropy", "float32", "float32", "loss", "ulp", value, (one, three), 1, one, None,
         one, one, "0x0.0p+0", value, None, "absolute", {}, {"numpy": "2"}, {"seed": 0, "evaluations": 9},
     )  # fmt: skip
     return replace(plain, **changes)  # type: ignore[arg-type]

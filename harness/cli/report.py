@@ -36,7 +36,7 @@ def report(
     run_files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...",
+            metavar="RUN",
             help="Run files, as `xent accuracy --json` or `xent speed --json` write them: several of one seed, of one "
             "machine or from several, make one page.",
         ),
