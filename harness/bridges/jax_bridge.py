@@ -25,7 +25,7 @@ from harness.environment import cpu_name
 from harness.formats import Format
 from harness.messages import describe_exception
 
-__all__ = ["BRIDGE", "JaxBridge"]
+__all__ = ["BRIDGE", "JaxBridge", "kept_programs"]
 
 KEPT_SHAPES = 8
 """JAX keeps all that it compiles, some 10 MB for one implementation and shape: after so many shapes it is let go."""
@@ -126,14 +126,9 @@ class JaxBridge(Bridge):
         return found | NumpyBridge().versions()
 
     def _keep_compiled_programs(self) -> None:
-        """Have XLA keep its programs on disk, in a folder of this processor's: they run on no other."""
-        folder = cache_folder()
-        if folder is None or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-            return
-        processor = hashlib.sha256(_processor().encode()).hexdigest()[:16]
-        self.jax.config.update("jax_compilation_cache_dir", str(folder / "xla" / processor))
-        self.jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        self.jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        """Have XLA keep its programs on disk."""
+        for name, value in kept_programs("xla").items():
+            self.jax.config.update(name, value)
 
     def _wide(self) -> Any:
         """A context in which float64 and int64 are what they say."""
@@ -143,6 +138,23 @@ class JaxBridge(Bridge):
         if not isinstance(value, self.jax.Array):
             raise TypeError(f"returned {type(value).__name__}, not a jax.Array")
         return value
+
+
+def kept_programs(name: str) -> dict[str, Any]:
+    """Settings of JAX, for ``jax.config`` or in capitals for the environment, that keep compiled programs on disk.
+
+    They live beside the truth, in a folder of that name and of this processor: they run on no other. None where
+    ``XENT_CACHE=off``, or where the user has a ``JAX_COMPILATION_CACHE_DIR``.
+    """
+    folder = cache_folder()
+    if folder is None or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return {}
+    processor = hashlib.sha256(_processor().encode()).hexdigest()[:16]
+    return {
+        "jax_compilation_cache_dir": str(folder / name / processor),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
 
 
 def _processor() -> str:

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from harness.accuracy import Progress
+from harness.bridges.jax_bridge import kept_programs
 from harness.cli.exits import NOT_AS_CLAIMED, Refused, command
 from harness.cli.progress import shown_progress
 from harness.cli.targets import must_be_writable, write
@@ -239,15 +240,20 @@ def _circumstances(source: Source, options: Options) -> str:
 
 @contextmanager
 def _own_truth() -> Iterator[None]:
-    """Solve every truth afresh: the cache on disk is a folder that the candidate can write to as well as we can."""
-    before = os.environ.get("XENT_CACHE")
-    os.environ["XENT_CACHE"] = "off"
+    """Solve every truth afresh: the cache on disk is a folder that the candidate can write to as well as we can.
+
+    What XLA compiles for candidates is kept, apart from what it compiles for us: it takes most of a JAX one's time.
+    """
+    settings = {"XENT_CACHE": "off"} | {k.upper(): str(v) for k, v in kept_programs("xla-of-candidates").items()}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
-        del os.environ["XENT_CACHE"]
-        if before is not None:
-            os.environ["XENT_CACHE"] = before
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
 
 
 class _Teller(Listener):
