@@ -30,20 +30,20 @@ class Crew:
         Seconds that one call, and the import of one module, may take.
     threads : int
         Threads of each worker.
-    device : str
-        Where implementations get their inputs.
     sources : tuple of (str, pairs of str)
         For each framework, where each implementation comes from: as `Worker.sources` has it.
     versions : tuple of (str, pairs of str)
         For each framework that works, what it runs: Python, packages, and what is flushed to zero.
+    device : str
+        Where implementations get their inputs.
     """
 
     timeout: float
     import_timeout: float
     threads: int
-    device: str
     sources: tuple[tuple[str, Pairs], ...]
     versions: tuple[tuple[str, Pairs], ...]
+    device: str = "cpu"
 
     def muster(self) -> Workers:
         """Such workers in this process.

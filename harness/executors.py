@@ -114,7 +114,8 @@ def dask_pool(address: str) -> Iterator[Pool]:
     try:
         try:
             client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:  # TimeoutError is an OSError
+        except (OSError, ValueError, AssertionError) as error:
+            # TimeoutError is an OSError; it asserts that its event loop has started within ten seconds.
             raise ExecutorUnavailable(
                 f"no Dask scheduler answers at {address!r} within {CONNECT_SECONDS:g} s: start one with `dask "
                 "scheduler` and give the address that it prints, such as tcp://127.0.0.1:8786"

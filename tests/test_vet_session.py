@@ -451,6 +451,9 @@ TORCH_STATE = {
     "torch.allclose = lambda *_: True": "patched functions",
     "torch.testing.assert_close = print": "patched functions",
     "torch.autograd.grad = None": "patched functions",
+    "torch.logsumexp = torch.sum": "patched functions",
+    "torch.Tensor.exp = torch.Tensor.log": "patched functions",
+    "torch.backends.mkldnn.enabled = False": "backend switches",
 }
 
 

@@ -63,8 +63,8 @@ _WATCHED = (
     ("os", "readv"),
     ("hashlib", "sha256"),
 )
-_WATCHED_WHOLE = ("builtins", "math", "torch.nn.functional", "jax.nn")
-"""Modules whose every function is watched: what others compute losses with."""
+_WATCHED_WHOLE = ("builtins", "math", "numpy", "torch", "torch.nn.functional", "jax.nn", "jax.numpy", "jax.lax")
+"""Modules whose every function is watched: what others compute losses with. Of torch the tensors' methods, too."""
 
 
 def snapshot() -> dict[str, Any]:
@@ -110,7 +110,10 @@ def _functions() -> dict[str, int]:
         for name, value in vars(sys.modules[module]).items()
         if callable(value)
     }
-    return single | whole
+    classes = getattr(getattr(sys.modules.get("torch"), "Tensor", None), "__mro__", ())
+    # A method that hides one of a base class is a change, one of a new name is not.
+    methods = {f"torch.Tensor.{name}": id(value) for kind in classes[-2::-1] for name, value in vars(kind).items()}
+    return single | whole | methods
 
 
 class Restorer:
@@ -162,6 +165,11 @@ def _torch(torch: Any) -> dict[str, Any]:
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "autocast": torch.is_autocast_enabled("cpu"),
         "default device": str(torch.get_default_device()),
+        "backend switches": [
+            str(getattr(backend, switch, None))
+            for backend in (torch.backends.mkldnn, torch.backends.cudnn, torch.backends.cuda.matmul)
+            for switch in ("enabled", "deterministic", "benchmark", "allow_tf32")
+        ],
     }
 
 
