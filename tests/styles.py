@@ -164,6 +164,24 @@ def log1p_form(batch):
     return finished(batch, loss, gradient(z, target, up, reduction="none", **options))
 
 
+def exponent_of_softplus(batch):
+    """The binary gradient as exp(x − softplus(x)) with a rounded softplus: what differentiating logaddexp gives."""
+    wide = arithmetic(batch)
+    x, t, up = batch.logits.astype(wide), batch.target.astype(wide), batch.upstream.astype(wide)
+    w, c = (batch.options.get(name, np.ones(())).astype(wide) for name in ("weight", "pos_weight"))
+
+    def softplus(x):
+        return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+    def sigmoid(x):
+        return np.where(np.isposinf(x), wide(1), np.exp(x - softplus(x)))
+
+    with np.errstate(all="ignore"):
+        a, b = w * c * t, w * (1 - t)
+        loss = np.where(a > 0, a * softplus(-x), 0) + np.where(b > 0, b * softplus(x), 0)
+        return finished(batch, loss, up * (b * sigmoid(x) - a * sigmoid(-x)))
+
+
 CE, BCE = "cross_entropy", "binary_cross_entropy_with_logits"
 BOTH = (CE, BCE)
 RIGHT = {
@@ -176,6 +194,7 @@ RIGHT = {
     "numpy online": ((CE,), from_parts(online)),
     "numpy exp(z - lse)": ((CE,), from_parts(exponent_of_difference)),
     "log1p": (BOTH, log1p_form),
+    "exponent of a rounded softplus": ((BCE,), exponent_of_softplus),
 }
 NATIVE = by_autograd(functional, native=True)
 """torch's own kernels in the input's dtype: for 16 bits they are judged at the storage grade."""

@@ -72,9 +72,6 @@ class Explanation:
 
 
 SIXTEEN = ("bfloat16", "float16")
-VALUES = ("accuracy", "gradient_accuracy", "nonfinite", "sizes", "row_independence", "late_calls", "no_replay")
-"""Checks that a wrong value can fail."""
-
 EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "torch_losses.py:bce_with_logits",
@@ -101,12 +98,6 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "The logarithm of the probability is rounded to 16 bits, so that p - 1 is 0 from p = 0.998 on in bfloat16; the "
         "same absorption loses the last digits in float64.",
         "pytorch/pytorch#195678",
-    ),
-    Explanation(
-        "jax_losses.py:optax_sigmoid",
-        VALUES,
-        "The derivative of softplus(x) is formed as exp(x - softplus(x)): the rounding of softplus(x) becomes a "
-        "relative error of u·|x|, beyond the absolute bound for |x| of some 30 and more. The loss is right.",
     ),
     Explanation(
         "jax_losses.py:optax_sigmoid",
