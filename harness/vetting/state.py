@@ -65,6 +65,8 @@ _WATCHED = (
 )
 _WATCHED_WHOLE = ("builtins", "math", "numpy", "torch", "torch.nn.functional", "jax.nn", "jax.numpy", "jax.lax")
 """Modules whose every function is watched: what others compute losses with. Of torch the tensors' methods, too."""
+_NOT_WATCHED = ("torch.manual_seed",)
+"""What torch itself wraps when its compiler is imported, as checkpointing does."""
 
 
 def snapshot() -> dict[str, Any]:
@@ -113,7 +115,7 @@ def _functions() -> dict[str, int]:
     classes = getattr(getattr(sys.modules.get("torch"), "Tensor", None), "__mro__", ())
     # A method that hides one of a base class is a change, one of a new name is not.
     methods = {f"torch.Tensor.{name}": id(value) for kind in classes[-2::-1] for name, value in vars(kind).items()}
-    return single | whole | methods
+    return {name: value for name, value in (single | whole | methods).items() if name not in _NOT_WATCHED}
 
 
 class Restorer:
