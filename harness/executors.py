@@ -6,6 +6,7 @@ wrong.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import logging
@@ -16,7 +17,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,14 +113,17 @@ def dask_pool(address: str) -> Iterator[Pool]:
     level = log.level
     log.setLevel(logging.CRITICAL)  # what it has to say comes as exceptions, too
     try:
-        try:
+        client = None
+        with suppress(OSError, ValueError):  # TimeoutError is an OSError
             client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError, AssertionError) as error:
-            # TimeoutError is an OSError; it asserts that its event loop has started within ten seconds.
+        if client is None:
+            # What is left of the client stops its event loop when it is collected, under a lock that the next client
+            # holds while it starts: collected in the middle of that, both would wait for ever.
+            gc.collect()
             raise ExecutorUnavailable(
                 f"no Dask scheduler answers at {address!r} within {CONNECT_SECONDS:g} s: start one with `dask "
                 "scheduler` and give the address that it prints, such as tcp://127.0.0.1:8786"
-            ) from error
+            )
         with client:
             yield Pool(client.get_executor(pure=False), _lanes(client, address))
     finally:

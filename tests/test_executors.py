@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import multiprocessing
@@ -437,8 +438,13 @@ def test_a_scheduler_that_does_not_answer_is_said_in_time() -> None:
 
 @pytest.mark.parametrize("address", ["", "nonsense", "udp://127.0.0.1:1", "tcp://127.0.0.1:many"])
 def test_what_is_no_address_is_said(address: str) -> None:
+    from distributed import Client
+
+    before = {id(found) for found in gc.get_objects() if isinstance(found, Client)}
     with pytest.raises(ExecutorUnavailable, match="no Dask scheduler answers at"), dask_pool(address):
         pass
+    left = [found for found in gc.get_objects() if isinstance(found, Client) and id(found) not in before]
+    assert not left, "collected while the next one starts, it would stop both for ever"
 
 
 def test_a_scheduler_without_workers_is_said() -> None:
