@@ -12,7 +12,16 @@ from harness.fast.certificate import FINE_CANCELLATION
 from harness.fast.dd import Integer, Real, divide, multiply, multiply_float, power_of_two, select
 from harness.fast.softmax import NEGLIGIBLE
 from harness.fast.sums import fine_digits, fine_total
-from harness.fast.triple import Triple, add3, difference3, multiply3, multiply3_float, scaled3
+from harness.fast.triple import (
+    Triple,
+    add3,
+    difference3,
+    loose_product_float,
+    loose_sum,
+    multiply3,
+    renormalised,
+    scaled3,
+)
 
 __all__ = ["Fixed", "fine_entry", "fine_mass", "fine_row", "fixed_of"]
 
@@ -24,10 +33,10 @@ TINIEST = -1000
 
 
 def fine_mass(q: Real, w: Real, keep_h: Real, keep_l: Real, times: Real, spread: Real) -> Triple:
-    """w ((1 - ε) q · times + ε): 2^-151 relative; for ε = 0 and times = 1 the exact product w q."""
-    t = multiply3_float((keep_h, keep_l, 0.0), q)
-    t = add3(multiply3_float(t, times), (spread, 0.0, 0.0))
-    return multiply3_float(t, w)
+    """w ((1 - ε) q · times + ε): 2^-152 relative; for ε = 0 and times = 1 the exact product w q."""
+    t = loose_product_float((keep_h, keep_l, 0.0), q)
+    t = loose_sum(loose_product_float(t, times), (spread, 0.0, 0.0))
+    return renormalised(*loose_product_float(t, w))
 
 
 def fixed_of(x: Triple, k: Integer) -> Fixed:
