@@ -18,7 +18,7 @@ from harness.errors import Errors, measure
 from harness.formats import FORMATS, Format
 from harness.grades import Grade, Outcome
 from harness.output import Output
-from harness.reference import Reference
+from harness.reference import Reduced, Reference
 from harness.witness import witness
 
 __all__ = ["Judgement", "judge"]
@@ -97,6 +97,7 @@ def judge(
         ``"loss"``, and ``"gradient"`` where the output has one.
     """
     found = {}
+    reduced = None  # takes as long as the truth itself: once for both
     for what in ("loss", "gradient"):
         got = output.loss if what == "loss" else output.gradient
         if got is None:
@@ -106,11 +107,14 @@ def judge(
             found[what] = refusal
             continue
         fmt = FORMATS[got.dtype.name]
-        hi, lo, bounds = _truth_and_bounds(what, reference, batch.format, fmt, reduction, upstream)
+        if reduced is None and reduction != "none":
+            reduced = reference.reduced(reduction, upstream)
+        asked = (what, reference, reduced, batch.format, fmt, reduction, upstream)
+        hi, lo, bounds = _truth_and_bounds(*asked)
         impossible = _impossible(what, batch, got, hi, reference, reduction, upstream)
         found[what] = _judge_part(what, batch, got, hi, lo, bounds, fmt, impossible)
         if output.flushed:
-            hi, lo, bounds = _truth_and_bounds(what, reference, batch.format, fmt, reduction, upstream, output.flushed)
+            hi, lo, bounds = _truth_and_bounds(*asked, output.flushed)
             found[what] = _excused(found[what], _judge_part(what, batch, got, hi, lo, bounds, fmt, impossible))
     return found
 
@@ -143,17 +147,17 @@ def _refuse(what: str, got: Array, batch: Batch, reduction: str) -> Judgement | 
 def _truth_and_bounds(
     what: str,
     reference: Reference,
+    reduced: Reduced | None,
     fmt: Format,
     output: Format,
     reduction: str,
     upstream: float,
     flushed: frozenset[str] = frozenset(),
 ) -> tuple[Array, Array, Bounds]:
-    if reduction == "none":
+    if reduced is None:
         if what == "loss":
             return reference.loss_hi, reference.loss_lo, loss_bounds(reference, fmt, output, flushed)
         return reference.grad_hi, reference.grad_lo, gradient_bounds(reference, fmt, output, flushed)
-    reduced = reference.reduced(reduction, upstream)
     if what == "loss":
         bounds = reduced_loss_bounds(reference, reduced, reduction, fmt, output, flushed)
         return np.asarray(reduced.loss_hi), np.asarray(reduced.loss_lo), bounds
