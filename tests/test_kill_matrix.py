@@ -121,6 +121,8 @@ def test_the_sets_only_grow() -> None:
 def test_a_file_says_something_of_each_public_function_and_of_nothing_else(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"}
+    assigned = [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    defined |= {name for name in assigned if name[0] != "_" and not name.isupper()}  # an instance, a partial
     # A candidate may have a gradient function beside it, named by its options.
     read = read_file(path, wrong=path.parent.name == "wrong")
     gradients = {c.options["gradient"] for c in read if "gradient" in c.options}

@@ -26,10 +26,17 @@ from harness.vetting.verdict import Verdict
 from harness.vetting.vet import Listener, Options, Vetting, vet
 from tests.candidates import HERE, Candidate, read_file
 
-FILES = [HERE / "wrong" / f"{framework}_paths.py" for framework in ("torch", "jax", "numpy")]
+FILES = [HERE / "wrong" / f"{name}.py" for name in ("torch_paths", "jax_paths", "numpy_paths", "torch_branches")]
+SLOW = ("smoothed_", "index_zero_", "ignored_counted_", "denominator_", "smooths_the_first_")
+"""Of those that claim many options every set is asked before what is wrong shows: the long tests have them."""
 APART = ("process_state", "outside_the_harness")
 """Checks that take a process apart: what their candidates do must not be done to this one."""
-WRONG = [c for path in FILES for c in read_file(path, wrong=True) if c.check not in APART and c.options.get("quick", 1)]
+WRONG = [
+    c
+    for path in FILES
+    for c in read_file(path, wrong=True)
+    if c.check not in APART and c.options.get("quick", 1) and not c.name.startswith(SLOW)
+]
 
 
 def _module(path: Path) -> ModuleType:
@@ -113,6 +120,23 @@ def test_the_code_of_a_replay_makes_the_calls_that_show_it(framework: str, tmp_p
     else:
         assert len(losses[0]) == np.shape(result.witness["logits"])[0]
     assert "# the last call, row" in code
+
+
+def test_the_code_of_weights_changed_in_place_shows_it(tmp_path: Path) -> None:
+    found = vet(
+        f"{HERE / 'wrong' / 'torch_branches.py'}:weight_kept_by_identity",
+        Options(dtypes=("float32",), quick=True, seed=4, checks=("no_replay",)),
+    )
+    (result, *_) = found.failed
+    assert result.witness is not None
+    code = result.witness["code"].replace("'torch_branches.py'", repr(str(HERE / "wrong" / "torch_branches.py")))
+    (tmp_path / "paste.py").write_text("import torch\ntorch.set_printoptions(precision=9)\n" + code)
+    run = subprocess.run([sys.executable, "paste.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    losses = re.findall(r"tensor\(\[([^][]*)\][^[]*grad_fn", run.stdout)
+    row, got = result.witness["row"], float.fromhex(result.witness["got"])
+    assert len(losses) == code.count("'weight':") >= 2
+    assert float(losses[-1].split(",")[row]) == pytest.approx(got, rel=1e-6)
+    assert got != pytest.approx(float.fromhex(result.witness["want"]), rel=1e-3)
 
 
 # ------------------------------------------------------------------------------------------------------- in a process

@@ -82,6 +82,10 @@ class Problem(ABC):
     def gradient_bound(self, arithmetic: Arithmetic, output: Format, gradient: Array, scale: Array) -> Bound:
         """Bound for each gradient entry [N, V], given the true gradient; `scale` (the upstream's shape) is in it."""
 
+    def maximum_rounding(self, arithmetic: Arithmetic, scale: Array) -> Array:
+        """What differentiating through a row's maximum may leave in its entry, float64 [N, V]; 0 elsewhere."""
+        return np.zeros(())
+
 
 class Loss(ABC):
     """A loss, the mathematical function, named as in ``torch.nn.functional``."""

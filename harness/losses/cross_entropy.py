@@ -195,6 +195,12 @@ class CrossEntropyProblem(Problem):
             vacuous = (np.expm1(kappa) > VACUOUS) & (first > cu * total)
         return Bound(value, vacuous | ~np.isfinite(value))
 
+    def maximum_rounding(self, arithmetic: Arithmetic, scale: Array) -> Array:
+        """c·u·T(1 + log₂V) at the largest logits, scaled, and 0 elsewhere: no bound has it, a message may."""
+        r = self._rows
+        sums = arithmetic.cu * r.total * (1 + np.log2(max(self.logits.shape[1], 1))) * np.abs(scale)
+        return np.where(r.shifted == 0, sums[:, None], 0.0)
+
 
 @dataclass(frozen=True, eq=False)
 class _RowQuantities:

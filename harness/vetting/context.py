@@ -14,7 +14,7 @@ from harness.formats import named
 from harness.grades import Grade
 from harness.losses import Loss, loss_named
 from harness.reference import Reference, reference_of
-from harness.vetting.examiner import Examination, Examiner, Probe, Problem
+from harness.vetting.examiner import Examination, Examiner, Probe, Problem, rearranged
 from harness.vetting.findings import Failed, Finding
 from harness.vetting.scale import Scale, scale_for
 
@@ -120,6 +120,34 @@ class Context:
         upstream = fmt.round(draw_upstream(rng, self.definition.output_shape(z)))
         return Batch(self.loss, z, target, upstream, given, family=word, seed=self.seed)
 
+    def hard(self, dtype: str, word: str, options: Mapping[str, Any], labels: Array | None = None) -> Batch:
+        """Eight rows of nine classes on which short cuts show: far up and down, masked, sure, and surely wrong.
+
+        Not so far that a mean over them would say nothing of the others. Masked are classes without a mass; there are
+        none where every class has one, and where infinite logits or their products with 0 are a matter of convention.
+        """
+        batch = self.batch(dtype, word, 8, 9, labels=labels, options=options)
+        logits = batch.logits.astype(np.float64)
+        rows = np.arange(8)
+        class_of = batch.target if batch.target.ndim == 1 else batch.target.argmax(axis=1)
+        y = np.where((class_of >= 0) & (class_of < 9), class_of, 0)
+        far = 800.0 if dtype == "float64" else 120.0
+        logits[rows[:2]] += [[far], [-far]]
+        logits[2, (y[2] + 4) % 9] += far / 2
+        logits[3, y[3]] += 15.0
+        logits[4, y[4]] -= 15.0
+        if self.indices and "label_smoothing" not in options:
+            logits[5, (y[5] + np.array([1, 3, 8])) % 9] = -np.inf
+            logits[6, (y[6] + np.arange(1, 9)) % 9] = -np.inf
+        return replace(batch, logits=named(dtype).round(logits))
+
+    def over_and_over(self, few: Batch, rows: int) -> tuple[Batch, Reference]:
+        """So many rows of few different ones, and their truth, which costs what that of the few does."""
+        known = self.reference(few)
+        order = np.arange(rows) % len(few.logits)
+        batch = few.rows(order)
+        return batch, rearranged(known, batch, lambda array: array[order])
+
     def digits(self, dtype: str, values: Array) -> Array:
         """The values rounded to digits that the next narrower format lacks, and to few more: float64.
 
@@ -141,6 +169,11 @@ class Context:
         q[np.arange(n)[odd], labels[odd]] -= 0.25
         q[np.arange(n)[odd], other[odd]] += 0.25
         return q
+
+    @property
+    def brief(self) -> bool:
+        """Whether a quick look is at code that XLA compiles for each shape and each set of options."""
+        return self.quick and self.examiner.session.source.framework == "jax" and not self.interpreted
 
     def without_gradient(self) -> bool:
         """Whether there is no gradient to check."""

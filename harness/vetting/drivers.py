@@ -125,7 +125,7 @@ class Driver(ABC):
 
         options = {
             name: view(name, value) if isinstance(value, np.ndarray) else value
-            for name, value in {**batch.options, **call.options}.items()
+            for name, value in {**call.options, **batch.options}.items()
         }
         return Given(
             view("logits", batch.logits), view("target", batch.target), view("upstream", batch.upstream), options
@@ -177,7 +177,9 @@ class NumpyDriver(Driver):
             raise NoDevice("NumPy computes on the CPU only: leave --device out")
 
     def read(self, value: Any) -> Array:
-        """A copy: the candidate may keep what it has returned, and write to it later."""
+        """A copy: the candidate may keep what it has returned, and write to it later; a longdouble one in float64."""
+        if isinstance(value, np.ndarray | np.generic) and value.dtype == np.longdouble != np.float64:
+            value = value.astype(np.float64)
         return super().read(value).copy()
 
     def view(self, array: Array, layout: str) -> Array:

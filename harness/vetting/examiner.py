@@ -18,6 +18,7 @@ from harness.judge import Judgement, judge
 from harness.losses import loss_named
 from harness.output import Output
 from harness.reference import Reference, reference_of
+from harness.vetting import maxima
 from harness.vetting.drivers import FACTORS, Call
 from harness.vetting.session import Claims, Reply, Session
 
@@ -44,7 +45,8 @@ class Probe:
     ``reduction`` is None for the candidate's own unreduced form, or ``"mean"`` or ``"sum"``; ``gradient`` is whether to
     differentiate; ``in_sequence`` calls row by row (or batch by batch) in the same memory; ``together`` computes all
     losses of a sequence, each from memory of its own, before the first is differentiated; ``no_grad`` calls with
-    gradients switched off, in a framework that has such a switch.
+    gradients switched off, in a framework that has such a switch; ``threads`` is how many the framework may use, where
+    that can be set, 0 for as many as always.
     """
 
     reduction: str | None = None
@@ -54,6 +56,7 @@ class Probe:
     in_sequence: bool = False
     together: bool = False
     no_grad: bool = False
+    threads: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +194,45 @@ class Examiner:
             return seen
         return replace(seen, problems=tuple(_within(problem, batches) for problem in seen.problems))
 
+    def examine_each(self, batches: Sequence[Batch], probe: Probe = Probe()) -> tuple[Examination, ...]:
+        """Call the candidate on batches of one shape in turn, in the same memory, and judge each result by itself.
+
+        Unlike those of `examine_sequence`, the batches may differ in their options, and be reduced.
+        """
+        reduction = probe.reduction or ("mean" if self.mean_only else "none")
+        sent = batches if reduction == "none" else [_with_scalar(batch) for batch in batches]
+        self._guard()
+        reply = self.session.sequence(sent, self._call_for(probe, reduction))
+        if reply.outcome is not Outcome.PASSED:
+            return (Examination(reply, (self._failure(reply, batches[-1], probe),)),)
+        self._note_state(reply, batches[-1], probe)
+        seen = []
+        for turn, batch in enumerate(batches):
+            own = {n.partition("/")[2]: a for n, a in reply.arrays.items() if n.partition("/")[0] == str(turn)}
+            judged = self._judged(batch, probe, reply, own, reduction, None)
+            calls = tuple(batches[: turn + 1])
+            seen.append(replace(judged, problems=tuple(replace(p, calls=calls) for p in judged.problems)))
+        return tuple(seen)
+
+    def part(self, batch: Batch, seen: Examination, rows: Array) -> Examination:
+        """Some rows of what came of a batch, judged: the others hold what no truth is asked of."""
+        own = {
+            name: array[rows]
+            for name, array in (("loss", seen.loss), ("gradient", seen.gradient))
+            if array is not None and array.shape[:1] == batch.logits.shape[:1]
+        }
+        return self._judged(batch.rows(rows), Probe(), seen.reply, own, "none", None)
+
+    def as_good(self, batch: Batch, probe: Probe, seen: Examination, what: str, other: Array) -> bool:
+        """Whether another array, float64, in place of a call's loss or gradient would be right, and of its dtype."""
+        arrays = {name: array for name in ("loss", "gradient") if (array := getattr(seen, name)) is not None}
+        with np.errstate(over="ignore"):
+            cast = other.astype(arrays[what].dtype)
+        if other.shape != cast.shape or not np.array_equal(cast.astype(np.float64), other, equal_nan=True):
+            return False
+        reduction = probe.reduction or ("mean" if self.mean_only else "none")
+        return not self._judged(batch, probe, seen.reply, {**arrays, what: cast}, reduction, None).problems
+
     def differentiated(self, turn: int, batch: Batch, probe: Probe, seen: Examination) -> Problem | None:
         """What is wrong with the gradient of a call that differentiated its result several times, at one of those.
 
@@ -220,9 +262,9 @@ class Examiner:
         return not batch.options
 
     def _call_for(self, probe: Probe, reduction: str) -> Call:
-        options = {"reduction": reduction} if self.claims.reduction else {}
+        options = self.claims.given | ({"reduction": reduction} if self.claims.reduction else {})
         gradient = probe.gradient and self.differentiates and not probe.no_grad
-        return Call(options, gradient, probe.backwards, probe.layout, probe.together, probe.no_grad)
+        return Call(options, gradient, probe.backwards, probe.layout, probe.together, probe.no_grad, probe.threads)
 
     def _guard(self) -> None:
         if self.session.deaths >= self.MOST_DEATHS:
@@ -283,7 +325,12 @@ class Examiner:
         if loss is None:
             return Examination(reply, (Problem("call", "form", "no loss came back", batch, probe),))
         reference = reference or reference_of(batch)
-        output = Output(loss, arrays.get("gradient"), flushed=self.claims.flushed)
+        gradient = arrays.get("gradient")
+        output = Output(
+            _no_wider(loss, batch),
+            None if gradient is None else _no_wider(gradient, batch),
+            flushed=self.claims.flushed,
+        )
         scalar = float(batch.upstream.reshape(-1)[0]) if batch.upstream.size else 1.0
         judgements = judge(batch, reference, output, reduction=reduction, upstream=scalar)
         problems = [
@@ -329,9 +376,19 @@ class Examiner:
         count = f" ({int(bad.sum())} of {bad.size} values)" if bad.size > 1 else ""
         digits = 17 if got.dtype == np.float64 else 9
         detail = f"{where}got {found:.{digits}g}, want {hi:.{digits}g}{count}"
+        if what == "gradient" and reduction == "none":
+            detail += maxima.advice(bad, got, batch, reference, self.required[batch.dtype])
         row = int(index[0]) if index else None
         column = int(index[1]) if len(index) > 1 else None
         return Problem(what, kind, detail, batch, probe, row, column, found, hi)
+
+
+def _no_wider(array: Array, batch: Batch) -> Array:
+    """A float64 result of narrower input as float32, which is all that is asked: what overflows there, may overflow."""
+    if array.dtype != np.float64 or batch.dtype == "float64":
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
 
 
 def _within(problem: Problem, batches: Sequence[Batch]) -> Problem:

@@ -109,7 +109,7 @@ class Guest:
         call = _call_of(request)
         with driver.context(), driver.threads(call.threads):
             given = driver.give(batch_from(request), call)
-            candidate = self._prepared(given)
+            candidate = self._prepared(given, call)
             before = self._settled()
             try:
                 seconds, arrays, marked = self._called(driver, candidate, given, call)
@@ -131,11 +131,13 @@ class Guest:
             return self._together(driver, batches, call)
         with driver.context():
             given = driver.give(batches[0], call)
-            candidate = self._prepared(given)  # one instance for all, which may keep something from call to call
+            candidate = self._prepared(given, call)  # one instance for all, which may keep something from call to call
             before = self._settled()
             for turn, batch in enumerate(batches):
                 if turn:
                     driver.refresh(given, batch)
+                    if batch.options and self.is_class:  # it was made for those before
+                        candidate = self._prepared(given, call)
                 each, found, _ = self._called(driver, candidate, given, call)
                 arrays |= {f"{turn}/{name}": array for name, array in found.items()}
                 seconds += each
@@ -148,7 +150,7 @@ class Guest:
         pulls = []
         with driver.context():
             all_given = [driver.give(batch, call) for batch in batches]
-            candidate = self._prepared(all_given[0])
+            candidate = self._prepared(all_given[0], call)
             before = self._settled()
             start = time.perf_counter()
             for given in all_given:
@@ -180,10 +182,15 @@ class Guest:
         arrays |= {f"gradient{turn or ''}": driver.read(gradient) for turn, gradient in enumerate(gradients)}
         return seconds, arrays, driver.marked(arguments, call)
 
-    def _prepared(self, given: Given) -> Callable[..., Any]:
-        """The function to call; an ``nn.Module`` class gets the options at construction."""
+    def _prepared(self, given: Given, call: Call) -> Callable[..., Any]:
+        """The function to call; an ``nn.Module`` class gets the options when made, and is told of an evaluation."""
         assert self.candidate is not None
-        return self.candidate(**given.options) if self.is_class else self.candidate
+        if not self.is_class:
+            return self.candidate
+        made: Callable[..., Any] = self.candidate(**given.options)
+        if call.no_grad and hasattr(made, "eval"):
+            made.eval()
+        return made
 
     def _ready(self) -> Driver:
         assert self.driver is not None
@@ -195,19 +202,19 @@ def signature_of(found: Callable[..., Any], is_class: bool) -> dict[str, Any]:
     try:
         parameters = list(inspect.signature(found).parameters.values())
     except (TypeError, ValueError):  # a function written in C
-        return {"options": [], "needs": [], "takes_two": True}
+        return {"options": [], "needs": [], "takes_two": True, "unset": []}
     given = parameters if is_class else parameters[2:]
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    needs = [
-        p.name for p in given if p.default is p.empty and p.kind not in variadic and (is_class or p.name not in OPTIONS)
-    ]
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    options = [p for p in given if p.name in OPTIONS and p.kind in named]
+    bare = [p for p in given if p.default is p.empty and p.kind not in variadic]
     takes_two = is_class or len([p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]) >= 2
     takes_two |= any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return {
-        "options": [p.name for p in given if p.name in OPTIONS and p.kind in named],
-        "needs": needs,
+        "options": [p.name for p in options],
+        "needs": [p.name for p in bare if p not in options],
         "takes_two": takes_two,
+        "unset": [p.name for p in bare if p in options and p.name != "reduction"],  # which is always given
     }
 
 

@@ -42,7 +42,7 @@ module = importlib.import_module({module!r})
 _SCRIPT = """
 import importlib, importlib.util, sys
 import numpy as np
-folder, name, framework, gradient, count = {arguments!r}
+folder, name, framework, gradient, count, given = {arguments!r}
 data = np.load("inputs.npz")
 sys.path.insert(0, folder)
 {load}
@@ -65,7 +65,7 @@ results = {{}}
 for turn in range(count):
     logits, target = convert(data[f"logits{{turn}}"]), convert(data[f"target{{turn}}"])
     upstream, reduction = convert(data[f"upstream{{turn}}"]), str(data[f"reduction{{turn}}"])
-    options = {{"reduction": reduction}} if reduction else {{}}
+    options = {{**given, "reduction": reduction}} if reduction else given
     grad = None
     if framework == "torch" and gradient:
         logits.requires_grad_()
@@ -110,7 +110,14 @@ def run_plainly(
     source = examiner.session.source
     load = _LOAD_MODULE if source.module else _LOAD_FILE
     script = _SCRIPT.format(
-        arguments=(str(source.import_folder), source.name, source.framework, gradient, len(calls)),
+        arguments=(
+            str(source.import_folder),
+            source.name,
+            source.framework,
+            gradient,
+            len(calls),
+            examiner.claims.given,
+        ),
         load=load.format(stem=source.path.stem, path=str(source.path), module=source.module),
     )
     inputs: dict[str, Any] = {"dtype": calls[0][0].dtype}

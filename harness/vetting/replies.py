@@ -20,6 +20,8 @@ __all__ = ["REPLY_LIMIT", "Claims", "Reply", "failure_of", "inert", "read_claims
 
 Array = np.ndarray[Any, Any]
 
+DEFAULTS: Mapping[str, Any] = {"weight": None, "pos_weight": None, "ignore_index": -100, "label_smoothing": 0.0}
+"""torch's defaults of the options that a batch need not have; ``reduction`` is always given."""
 REPLY_LIMIT = 1 << 30
 """Bytes of arrays in one message, either way: several times what the largest input and everything about it take."""
 
@@ -62,11 +64,20 @@ class Reply:
 
 @dataclass(frozen=True)
 class Claims:
-    """What a candidate's signature claims, what its import did to the process, what its framework flushes to zero."""
+    """What a candidate's signature claims, what its import did to the process, what its framework flushes to zero.
+
+    ``unset`` are those of the claimed options that have no default, and have to be given at every call.
+    """
 
     options: tuple[str, ...]
     altered: tuple[str, ...] = ()
     flushed: frozenset[str] = frozenset()
+    unset: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options to give where a batch has none of them, at what torch has for their defaults."""
+        return {name: DEFAULTS[name] for name in self.unset if name in DEFAULTS}
 
     @property
     def reduction(self) -> bool:
@@ -104,9 +115,10 @@ def failure_of(message: Message) -> Reply | None:
 def read_claims(loaded: Message, flushed: object) -> Claims | None:
     """The claims that a message states, or None where it does not state them as it should."""
     options, altered = words(loaded.body.get("options")), words(loaded.body.get("altered"))
-    if options is None or altered is None:
+    unset = words(loaded.body.get("unset", []))
+    if options is None or altered is None or unset is None:
         return None
-    return Claims(options, altered, frozenset(words(flushed) or ()))
+    return Claims(options, altered, frozenset(words(flushed) or ()), unset)
 
 
 def words(value: object) -> tuple[str, ...] | None:

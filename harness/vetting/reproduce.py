@@ -47,6 +47,8 @@ def witness_of(
 
 
 def _hex(value: Any) -> Any:
+    if value is None:
+        return None
     array = np.asarray(value)
     if array.size > LONGEST:
         return {"shape": list(array.shape), "elided": "too long to print: draw it again with the seed"}
@@ -102,16 +104,18 @@ def _sequence(source: Source, problem: Problem, claims: tuple[str, ...], lines: 
     size = sum(batch.logits.size for batch in problem.calls)
     if size > LONGEST or source.name[:1].isupper():
         return f"# {len(problem.calls)} calls in a row, {size} logits, show it: draw them again with the seed."
-    options = [f"{n}={v!r}" for n, v in problem.batch.options.items()]
+    options = [f"{n}={v!r}" for n, v in problem.batch.options.items() if not isinstance(v, np.ndarray)]
     if "reduction" in claims:
         options.append(f"reduction={problem.probe.reduction or 'none'!r}")
-    given = ", ".join(["logits, target", *options])
-    arrays = [(batch.logits, batch.target, batch.upstream) for batch in problem.calls]
-    values = ",\n    ".join(
-        f"({', '.join(_array(source.framework, a, problem.batch) for a in each)})" for each in arrays
-    )
-    lines += [f"calls = [\n    {values},\n]"]
-    lines += [line.format(f=source.name, slope=source.gradient, given=given) for line in _LOOPS[source.framework]]
+    changing = len(options) < len(problem.batch.options) + ("reduction" in claims)
+    given = ", ".join(["logits, target", *["**kept"] * changing, *options])
+    values = ",\n    ".join(_one_of_many(source.framework, batch, problem) for batch in problem.calls)
+    lines += [f"calls = [\n    {values},\n]", *["kept = {}"] * changing]
+    for line in _LOOPS[source.framework]:
+        lines.append(line.format(f=source.name, slope=source.gradient, given=given))
+        if changing and line.startswith("for "):
+            lines[-1] = line.replace(" in calls", ", new in calls")
+            lines.append(_KEEP[source.framework])
     if source.framework == "numpy" and source.gradient:
         lines.append(f"    print({source.gradient}(logits, target, upstream{''.join(', ' + o for o in options)}))")
     lines.append(
@@ -120,6 +124,23 @@ def _sequence(source: Source, problem: Problem, claims: tuple[str, ...], lines: 
     )
     return "\n".join(lines) + "\n"
 
+
+def _one_of_many(framework: str, batch: Batch, problem: Problem) -> str:
+    """One call of a sequence as a tuple: logits, target, upstream gradient and, where there are any, arrays by name."""
+    upstream = batch.upstream.reshape(-1)[0] if problem.probe.reduction else batch.upstream
+    parts = [_array(framework, np.asarray(array), batch) for array in (batch.logits, batch.target, upstream)]
+    named = {n: _array(framework, v, batch) for n, v in batch.options.items() if isinstance(v, np.ndarray)}
+    if named:
+        parts.append("{" + ", ".join(f"{n!r}: {text}" for n, text in named.items()) + "}")
+    return f"({', '.join(parts)})"
+
+
+_KEEP = {
+    "numpy": "    for name in new: kept.setdefault(name, new[name].copy())[...] = new[name]",
+    "torch": "    for name in new: kept.setdefault(name, new[name].clone()).copy_(new[name])",
+    "jax": "    kept = new",
+}
+"""Framework → the line that writes a call's options to where those of the calls before were."""
 
 _LOOPS = {
     "numpy": [
@@ -225,11 +246,13 @@ def _call(source: Source, options: str, problem: Problem) -> list[str]:
     separator = ", " if options else ""
     if source.framework == "torch":
         is_class = source.name[:1].isupper()
-        call = f"{name}({options})(z, target)" if is_class else f"{name}(z, target{separator}{options})"
+        mode = ".eval()" * problem.probe.no_grad
+        call = f"{name}({options}){mode}(z, target)" if is_class else f"{name}(z, target{separator}{options})"
+        threads = [f"torch.set_num_threads({problem.probe.threads})"] * bool(problem.probe.threads)
         if problem.probe.no_grad:
             return ["z = logits", "with torch.no_grad():", f"    loss = {call}", "print(loss)"]
         leaf = "z = logits.detach()" + ".requires_grad_()" * problem.probe.gradient
-        lines = [leaf, f"loss = {call}", "print(loss)"]
+        lines = [*threads, leaf, f"loss = {call}", "print(loss)"]
         if problem.what == "gradient":
             fitted = "upstream.to(loss.dtype) if loss.dim() else upstream.flatten()[0].to(loss.dtype)"
             lines.append(f"print(torch.autograd.grad(loss, z, {fitted})[0])")

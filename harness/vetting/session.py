@@ -157,7 +157,8 @@ class Session:
         if loaded.body.get("takes_two") is not True:
             raise CannotJudge(f"{label} does not take logits and target as its first two arguments")
         if needs:
-            raise CannotJudge(f"{label} needs arguments that the contract does not give: {', '.join(needs)}")
+            what = f"{label} needs arguments that the contract does not give: {', '.join(needs)}"
+            raise CannotJudge(f"{what}; give them defaults, or vet a function of logits and target that fills them in")
         return claims
 
     def call(self, batch: Batch, call: Call) -> Reply:
@@ -207,7 +208,7 @@ class Session:
             if reply.body.get("id") != number:
                 raise WireError("an answer to another request")
         except WireTimeout:
-            return self._lost(Outcome.TIMED_OUT, f"did not return within {timeout:.3g} s")
+            return self._lost(Outcome.TIMED_OUT, f"did not return within {timeout:.3g} s (see --timeout)")
         except WireClosed:
             obituary = self._child.obituary()
             over = self._watch.verdict if self._watch else ""

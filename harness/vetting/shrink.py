@@ -28,6 +28,8 @@ def shrink(examiner: Examiner, problem: Problem, tries: int = TRIES) -> Problem:
     """The problem on the smallest input found in so many tries; the problem itself where nothing smaller shows it."""
     if problem.what == "call" and problem.kind in ("crashed", "timed_out", "altered"):
         return problem
+    if len(problem.calls) > 1 and (problem.probe.reduction or any(batch.options for batch in problem.calls)):
+        return problem  # each call was judged by itself: no batch of fewer rows stands for them
     if len(problem.calls) > 1 and tries >= TRIES and not _alone(examiner, problem):
         return _few_calls(examiner, problem)
     search = _Search(examiner, problem, tries)

@@ -291,6 +291,10 @@ class Vetting:
         already = any(r.name == failure.check and r.witness for r in self.results)
         tries = 0 if not self.options.shrink else FEW_TRIES if already else TRIES
         smallest = shrink(context.examiner, problem, tries)
+        given = context.examiner.claims.given  # what the candidate cannot be called without
+        if given:
+            batch = smallest.batch
+            smallest = replace(smallest, batch=replace(batch, options={**given, **batch.options}))
         witness = witness_of(self.source, smallest, context.claims, context.examiner.session.variables)
         return CheckResult(failure.check, dtype, "failed", failure.detail, witness)
 

@@ -43,5 +43,15 @@ def inspection(*more: str, **asks: str) -> Callable[[Inspect], Inspect]:
     return register
 
 
-for _theme in ("numerics", "gradients", "options", "option_values", "behaviour", "layout", "special", "process"):
+for _theme in (
+    "numerics",
+    "gradients",
+    "options",
+    "option_values",
+    "branches",
+    "behaviour",
+    "layout",
+    "special",
+    "process",
+):
     importlib.import_module(f"harness.vetting.checks.{_theme}")

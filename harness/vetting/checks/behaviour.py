@@ -21,11 +21,16 @@ Array = np.ndarray[Any, Any]
 
 @inspection(deterministic="the same inputs give the same bits")
 def deterministic(context: Context, dtype: str) -> Iterator[Finding]:
-    """The same call three times."""
-    batch = context.batch(dtype, "same inputs", 8, 33)
-    first = context.examiner.examine(batch)
+    """The same call three times, of few rows, of wide ones, and of many as their mean."""
+    for n, v, reduction in ((8, 33, None), (4, 1000, None), (257, 10, "mean"))[: 1 if context.brief else 3]:
+        if reduction is None or context.examiner.claims.reduction:
+            yield from _three_times(context, context.batch(dtype, "same inputs", n, v), Probe(reduction=reduction))
+
+
+def _three_times(context: Context, batch: Batch, probe: Probe) -> Iterator[Finding]:
+    first = context.examiner.look(batch, probe.reduction)
     for _ in range(2):
-        again = context.examiner.examine(batch)
+        again = context.examiner.look(batch, probe.reduction)
         for what in ("loss", "gradient"):
             a, b = getattr(first, what), getattr(again, what)
             if a is not None and (b is None or a.shape != b.shape or a.tobytes() != b.tobytes()):
@@ -64,6 +69,28 @@ def replay(context: Context, dtype: str) -> Iterator[Finding]:
         sent = replace(a, options={n: fmt.round(o) if isinstance(o, np.ndarray) else o for n, o in options.items()})
         for problem in context.examiner.examine(sent).problems:
             yield context.found(problem, "no_replay")
+    yield from _changed_in_place(context, a)
+    if context.examiner.claims.reduction:
+        for mean in context.examiner.examine_each(batches[:4], Probe(reduction="mean")):
+            for problem in mean.problems:
+                found = context.found(problem, "no_replay")
+                yield found if problem.what == "call" else Failed("no_replay", found.detail, problem)
+
+
+def _changed_in_place(context: Context, batch: Batch) -> Iterator[Finding]:
+    """The very same weights with other numbers in them, as those that follow the frequencies of classes have."""
+    names = [name for name in context.claims if name in ("weight", "pos_weight")]
+    drawn = context.rng("weights in place").integers(8, 32, (3, batch.logits.shape[1])) / 8
+    given = [replace(batch, options=dict.fromkeys(names, batch.format.round(each))) for each in drawn]
+    for seen in context.examiner.examine_each(given) if names else ():
+        for problem in seen.problems:
+            found = context.found(problem, "no_replay")
+            yield (
+                found
+                if problem.what == "call"
+                else Failed("no_replay", f"weights changed in place: {found.detail}", problem)
+            )
+            return
 
 
 def _changing_options(context: Context, classes: int) -> Iterator[dict[str, Any]]:
@@ -86,6 +113,12 @@ def overlapping(context: Context, dtype: str) -> Iterator[Finding]:
     seen = context.examiner.examine_sequence(batches, Probe(in_sequence=True, together=True))
     for problem in seen.problems:
         yield context.found(problem, "overlapping_calls")
+    if seen.problems or not context.examiner.claims.reduction:
+        return
+    for mean in context.examiner.examine_each(batches, Probe(reduction="mean", together=True)):
+        for problem in mean.problems:
+            found = context.found(problem, "overlapping_calls")  # by itself, the last call shows nothing
+            yield found if problem.what == "call" else Failed("overlapping_calls", found.detail)
 
 
 @inspection(late_calls="still right after many calls")
@@ -146,6 +179,9 @@ def rows(context: Context, dtype: str) -> Iterator[Finding]:
                     yield Failed(
                         "row_independence", f"{poison} in other rows makes the {what} of clean rows non-finite"
                     )
+                    return
+        for problem in context.examiner.part(sent, seen, clean).problems if not plain.problems else ():
+            yield Failed("row_independence", f"{poison} in other rows, among the clean ones: {context.said(problem)}")
 
 
 def _compare(
@@ -185,6 +221,31 @@ def nan(context: Context, dtype: str) -> Iterator[Finding]:
                 yield Deviates("nan_raises", f"raises for a NaN logit: {call.detail}")
             return
         yield from _hidden(seen, sent, logits, reduction)
+    weights = [name for name in context.claims if name in ("weight", "pos_weight")]
+    if weights:
+        given = dict.fromkeys(weights, np.linspace(1.0, 2.0, 12))
+        sent = replace(sent, options={name: named(dtype).round(value) for name, value in given.items()})
+        seen = context.survives(sent)
+        if not seen.problems:
+            yield from _hidden(seen, sent, logits, None)
+    yield from _upstream_nan(context, dtype)
+
+
+def _upstream_nan(context: Context, dtype: str) -> Iterator[Finding]:
+    """Upstream gradients that are not finite, which is how a loss scale that was too large shows."""
+    batch = context.batch(dtype, "upstream gradient", 6, 12)
+    scalar = context.examiner.mean_only
+    for value in (np.nan, np.inf):
+        given = batch.upstream.astype(np.float64)
+        given[[0, 3]] = value
+        seen = context.survives(replace(batch, upstream=batch.format.round(given)))
+        if seen.problems or seen.gradient is None:
+            return
+        rows: Array = np.asarray(np.isfinite(seen.gradient.astype(np.float64)).all(axis=1))
+        if rows[[0, 3]].any():
+            yield Failed("nan_propagates", f"an upstream gradient of {value} gives a finite gradient")
+        if not scalar and not rows[[1, 2, 4, 5]].all():
+            yield Failed("row_independence", f"an upstream gradient of {value} makes that of other rows non-finite")
 
 
 def _hidden(seen: Examination, sent: Batch, logits: Array, reduction: str | None) -> Iterator[Finding]:

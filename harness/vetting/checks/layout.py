@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,9 @@ def layouts(context: Context, dtype: str) -> Iterator[Finding]:
                     batch = replace(batch, target=np.broadcast_to(batch.target[:1], batch.target.shape).copy())
             weights = [name for name in context.claims if name in ("weight", "pos_weight")]
             short = context.digits(dtype, np.linspace(1.0, 2.0, v))  # so that products of weights are exact
-            options = {name: batch.format.round(short) for name in weights}
+            options: dict[str, Any] = {name: batch.format.round(short) for name in weights}
+            if n == 3 and "label_smoothing" in context.claims:
+                options["label_smoothing"] = 0.125
             batch = replace(batch, options=options if not context.examiner.mean_only else {})
             seen = context.examiner.examine(
                 batch, Probe(layout=layout, reduction="mean" if context.examiner.mean_only else None)

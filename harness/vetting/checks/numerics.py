@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -30,6 +30,8 @@ _CHECKS = {
 }
 ENOUGH = 3
 VERY_MANY = 65536 + 64
+_CLASSES_WITH_OPTIONS = (1100, 1700)
+"""More than a block has, and so few that no sum of weighted losses over them is beyond float16."""
 
 
 def check_of(family: str) -> str | None:
@@ -187,9 +189,13 @@ def sizes(context: Context, dtype: str) -> Iterator[Finding]:
             else:
                 yield Failed("sizes", context.said(problem), problem)
     # XLA compiles for each shape, and takes care of tiles by itself: a quick look goes without.
-    compiles = context.quick and context.examiner.session.source.framework == "jax" and not context.interpreted
+    compiles = context.brief
     for rows, between in () if compiles else context.scale.tall:
         yield from _many_rows(context, dtype, rows, int(context.rng("many classes", str(rows)).integers(*between)))
+    classes = int(context.rng("many classes with options").integers(*_CLASSES_WITH_OPTIONS))
+    options = _every_option(context, classes)
+    if options and not compiles:
+        yield from _many_rows(context, dtype, 3, classes, options)
     if context.scale.very_many_rows:
         yield from _many_rows(context, dtype, VERY_MANY, 3)
     empty = context.batch(dtype, "empty batch", 0, 5)
@@ -200,17 +206,27 @@ def sizes(context: Context, dtype: str) -> Iterator[Finding]:
         yield Deviates("empty_batch", f"the mean over no rows is {seen.loss.astype(float)}; torch has nan")
 
 
-def _many_rows(context: Context, dtype: str, rows: int, classes: int) -> Iterator[Finding]:
+def _every_option(context: Context, classes: int) -> dict[str, Any]:
+    """All claimed options at once; few different weights, since truth takes time by different numbers."""
+    values = {
+        "weight": np.resize([0.5, 1.0, 0.25], classes),
+        "pos_weight": np.resize([2.0, 1.0, 4.0], classes),
+        "label_smoothing": 0.125,
+    }
+    return {name: value for name, value in values.items() if name in context.claims}
+
+
+def _many_rows(
+    context: Context, dtype: str, rows: int, classes: int, options: Mapping[str, Any] | None = None
+) -> Iterator[Finding]:
     """Few different rows, over and over; `VERY_MANY` are more than 16 bits count, or a CUDA grid's second axis has."""
     rng = context.rng("some rows", str(rows))
     # Of few different numbers, which is what truth takes time by.
-    few = context.batch(dtype, "some rows", logits=np.rint(rng.normal(0, 16, (67 if classes < 10 else 3, classes))) / 8)
-    known = context.reference(few)
-    order = np.arange(rows) % len(few.logits)
-    batch = replace(few.rows(order), family=f"{rows} rows")
-    reference = rearranged(known, batch, lambda array: array[order])
+    logits = np.rint(rng.normal(0, 16, (67 if classes < 10 else 3, classes))) / 8
+    few = context.batch(dtype, "some rows", logits=logits, options=options)
+    batch, reference = context.over_and_over(replace(few, family=f"{rows} rows"), rows)
     probes = [] if context.examiner.mean_only else [Probe()]
-    if context.examiner.mean_only or context.examiner.claims.reduction:
+    if context.examiner.mean_only or (context.examiner.claims.reduction and not options):
         probes.append(Probe(reduction="mean"))  # the sum over so many may be beyond the format, their mean is not
     for probe in probes:
         for found in context.examiner.examine(batch, probe, reference).problems:

@@ -86,10 +86,11 @@ def _settings(context: Context, dtype: str) -> Iterator[_Setting]:
     weight[rng.integers(_CLASSES)] = 0.0
     # From 1 on: the usual 1 + (pos_weight - 1)·t cancels below, which the bound has no term for.
     positive = context.digits(dtype, rng.uniform(1.0, 9.0, _CLASSES))
-    inside = int(rng.choice([0, _CLASSES - 1]))
     whole, little = {"label_smoothing": 1.0}, {"label_smoothing": float(rng.uniform(0.001, 0.004))}
     if "weight" in claims:
         yield _Setting("option_weight", "weights of many digits", {"weight": weight})
+        if dtype != "float16":  # whose smallest numbers these would be
+            yield _Setting("option_weight", "weights close to zero", {"weight": np.ldexp(weight, -24)})
     if "pos_weight" in claims:
         yield _Setting("option_pos_weight", "positive weights of many digits", {"pos_weight": positive})
     if "label_smoothing" in claims:
@@ -101,7 +102,13 @@ def _settings(context: Context, dtype: str) -> Iterator[_Setting]:
         yield _Setting("options_combined", "weights, little mass smoothed", {"weight": weight, **little})
     if not (context.indices and "ignore_index" in claims):
         return
-    ignored = {"an index inside": inside, "an index beyond": _BEYOND, "a negative index": -int(rng.integers(1, 99))}
+    inside = 0  # which is false where anybody asks for no more than that
+    ignored = {
+        "index 0": inside,
+        "the last index": _CLASSES - 1,
+        "an index beyond": _BEYOND,
+        "a negative index": -int(rng.integers(1, 99)),
+    }
     for word, index in ignored.items():
         yield _Setting("option_ignore_index", f"{word} ignored", {"ignore_index": index})
     yield _Setting("option_ignore_index", "one row not ignored", {"ignore_index": -100}, kept=1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.batch import Batch
 from harness.vetting.checks import Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
 from harness.vetting.examiner import Probe
@@ -34,6 +35,16 @@ def reductions(context: Context, dtype: str) -> Iterator[Finding]:
                 for problem in context.examiner.examine(batch, Probe(reduction=name)).problems:
                     found = context.found(problem, "reduction")
                     yield Failed("reduction", found.detail, problem) if problem.what != "call" else found
+            if options and n > 1 and not (context.interpreted or context.brief):
+                yield from _many(context, batch)
+
+
+def _many(context: Context, few: Batch) -> Iterator[Finding]:
+    """The mean of the rows over and over, more of them than 8 bits count, and than a block has."""
+    batch, reference = context.over_and_over(few, int(context.rng("many rows").integers(*_MANY)))
+    for problem in context.examiner.examine(batch, Probe(reduction="mean"), reference).problems:
+        found = context.found(problem, "reduction")
+        yield found if problem.what == "call" else Failed("reduction", found.detail, problem)
 
 
 def _labels(context: Context, n: int, v: int, word: str, options: Mapping[str, Any]) -> Any:
