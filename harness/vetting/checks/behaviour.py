@@ -203,7 +203,7 @@ def _compare(
             yield Deviates("row_independence", f"the {what} of rows {how} differs in its last bits, within the grade")
 
 
-@inspection(nan_propagates="a NaN in a row that counts never comes out finite")
+@inspection(nan_propagates="a NaN in a row that counts never comes out finite, nor does one in the upstream gradient")
 def nan(context: Context, dtype: str) -> Iterator[Finding]:
     """A NaN first, last, in the middle and at the target, one in each row."""
     batch = context.batch(dtype, "NaN in a row", 6, 12, labels=np.array([3, 3, 3, 3, 0, 11]))

@@ -71,7 +71,9 @@ def _wrong(context: Context, batch: Batch, probe: Probe) -> Iterator[Finding]:
             yield Failed("upstream_gradient", context.said(problem), problem)
 
 
-@inspection(without_gradient="the loss is the same where no gradient is asked for, as in an evaluation")
+@inspection(
+    without_gradient="the loss is the same where no gradient is asked for, as in an evaluation, with the options too"
+)
 def evaluation(context: Context, dtype: str) -> Iterator[Finding]:
     """Tensors that require no gradient, and, in torch, gradients switched off: code takes other paths there."""
     framework = context.examiner.session.source.framework

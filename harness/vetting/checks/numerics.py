@@ -48,7 +48,7 @@ def check_of(family: str) -> str | None:
     option_ignore_index="ignored rows have loss 0 and gradient 0, also for an index inside [0, V)",
     option_label_smoothing="smoothing spreads ε evenly over all V classes",
     option_pos_weight="pos_weight scales the positive term",
-    options_combined="options combine as each does alone",
+    options_combined="options combine as each does alone, every set of them",
 )
 def families(context: Context, dtype: str) -> Iterator[Finding]:
     """Every family that the candidate's claims let it take."""

@@ -62,7 +62,7 @@ def state(context: Context, dtype: str) -> Iterator[Finding]:
         yield Failed("process_state", context.said(found[1]), found[1])
 
 
-@inspection(thread_count="right with any number of threads, on numbers of rows that they do not divide")
+@inspection(thread_count="right with two threads and with three, on numbers of rows that they do not divide (torch)")
 def threads(context: Context, dtype: str) -> Iterator[Finding]:
     """Two threads and three; the number that everything else is asked with is one."""
     if context.examiner.session.source.framework != "torch":
