@@ -17,7 +17,8 @@ from harness.vetting.checks import Skipped
 from harness.vetting.checks.option_values import values
 from harness.vetting.context import Context
 from harness.vetting.drivers import Call, NumpyDriver, driver_for
-from harness.vetting.examiner import Examiner, Probe, Problem
+from harness.vetting.examination import Probe, Problem
+from harness.vetting.examiner import Examiner
 from harness.vetting.layouts import LAYOUTS, layout_of
 from harness.vetting.reproduce import witness_of
 from harness.vetting.session import Claims

@@ -24,7 +24,8 @@ sys.path.insert(0, str(ROOT))
 from harness.families import FAMILIES  # noqa: E402
 from harness.files import write_atomically  # noqa: E402
 from harness.vetting.batches import family_batches  # noqa: E402
-from harness.vetting.examiner import Gone, Probe  # noqa: E402
+from harness.vetting.examination import Probe  # noqa: E402
+from harness.vetting.examiner import Gone  # noqa: E402
 from tests.candidates import Candidate, numerics, read_all  # noqa: E402
 
 NUMERICAL = {"accuracy", "gradient_accuracy", "nonfinite", "masked_classes", "sizes", "upstream_gradient"}

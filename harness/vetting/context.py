@@ -14,8 +14,10 @@ from harness.formats import named
 from harness.grades import Grade
 from harness.losses import Loss, loss_named
 from harness.reference import Reference, reference_of
-from harness.vetting.examiner import Examination, Examiner, Probe, Problem, rearranged
+from harness.vetting.examination import Examination, Probe, Problem
+from harness.vetting.examiner import Examiner
 from harness.vetting.findings import Failed, Finding
+from harness.vetting.rearranged import rearranged
 from harness.vetting.scale import Scale, scale_for
 
 __all__ = ["Context"]

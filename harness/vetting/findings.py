@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.vetting.examiner import Problem
+from harness.vetting.examination import Problem
 
 __all__ = ["Deviates", "Failed", "Finding", "Skipped"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.batch import Batch
-from harness.vetting.examiner import Problem
+from harness.vetting.examination import Problem
 from harness.vetting.layouts import FAR, SPREAD, layout_of
 from harness.vetting.source import Source
 from harness.witness import hexadecimal

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from harness.batch import Batch
-from harness.vetting.examiner import Examiner, Gone, Problem
+from harness.vetting.examination import Problem
+from harness.vetting.examiner import Examiner, Gone
 
 __all__ = ["shrink"]
 

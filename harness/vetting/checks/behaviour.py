@@ -12,7 +12,7 @@ from harness.batch import Batch
 from harness.formats import named
 from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
-from harness.vetting.examiner import Examination, Probe, Problem
+from harness.vetting.examination import Examination, Probe, Problem
 
 __all__: list[str] = []
 

@@ -12,7 +12,7 @@ from harness.batch import Batch
 from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
 from harness.vetting.drivers import FACTORS
-from harness.vetting.examiner import Probe
+from harness.vetting.examination import Probe
 
 __all__: list[str] = []
 

@@ -12,7 +12,7 @@ from harness.bridges.triton_interpreter import refusal
 from harness.formats import FORMATS
 from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
-from harness.vetting.examiner import Probe
+from harness.vetting.examination import Probe
 
 __all__: list[str] = []
 

@@ -14,7 +14,8 @@ from harness.grades import Grade
 from harness.reference import Reference
 from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
-from harness.vetting.examiner import Examination, Probe, rearranged
+from harness.vetting.examination import Examination, Probe
+from harness.vetting.rearranged import rearranged
 
 __all__ = ["check_of"]
 

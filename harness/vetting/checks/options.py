@@ -10,7 +10,7 @@ import numpy as np
 from harness.batch import Batch
 from harness.vetting.checks import Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
-from harness.vetting.examiner import Probe
+from harness.vetting.examination import Probe
 
 __all__: list[str] = []
 

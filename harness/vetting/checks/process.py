@@ -11,7 +11,7 @@ from harness.formats import FORMATS
 from harness.grades import Outcome
 from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
-from harness.vetting.examiner import Probe
+from harness.vetting.examination import Probe
 from harness.vetting.plain import run_plainly
 
 __all__: list[str] = []

@@ -11,7 +11,7 @@ import numpy as np
 from harness.formats import named
 from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
 from harness.vetting.context import Context
-from harness.vetting.examiner import Problem
+from harness.vetting.examination import Problem
 
 __all__: list[str] = []
 
