@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from harness.families import make_batch
+from harness.grades import Grade
+from harness.reference import reference_of
+from harness.vetting import maxima
 from harness.vetting.guest import signature_of
 from harness.vetting.source import CannotJudge
 from harness.vetting.verdict import Verdict
@@ -143,3 +148,14 @@ def test_a_residue_at_the_maximum_is_a_failure_and_small_ones_come_with_advice(
     found = vetted(tmp_path, code, "gradient_accuracy", gradient="slope")
     (detail,) = (check.detail for check in found.failed if check.name == "gradient_accuracy")
     assert (ADVICE in detail) is advised, detail
+
+
+@pytest.mark.parametrize("entries", [1, 2])
+def test_the_advice_is_for_one_entry_of_a_row(entries: int) -> None:
+    batch = make_batch("uniform_1000", "cross_entropy", "float32", 0)
+    reference = reference_of(batch)
+    gradient, bad = reference.grad_hi.copy(), np.zeros(batch.logits.shape, bool)
+    gradient[3, :entries] += 1e-7  # all logits are the largest, so that each could be meant
+    bad[3, :entries] = True
+    advice = maxima.advice(bad, gradient, batch, reference, Grade.ABSOLUTE)
+    assert (ADVICE in advice) is (entries == 1)

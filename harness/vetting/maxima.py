@@ -22,7 +22,12 @@ Array = np.ndarray[Any, Any]
 
 
 def advice(bad: Array, gradient: Array, batch: Batch, reference: Reference, required: Grade) -> str:
-    """What to do where the bad entries of an unreduced gradient [N, V] are off by that rounding alone, else ``""``."""
+    """What to do where the bad entries of an unreduced gradient [N, V] are off by that rounding alone, else ``""``.
+
+    It lands on one entry of a row; among several largest logits it is shared out, and does not show.
+    """
+    if (bad.sum(axis=1) > 1).any():
+        return ""
     arithmetic = Arithmetic.at(Grade.STORAGE if required is Grade.STORAGE else Grade.ABSOLUTE, batch.format)
     residue = reference.problem.maximum_rounding(arithmetic, reference.problem.upstream)
     with np.errstate(all="ignore"):

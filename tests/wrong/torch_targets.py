@@ -49,7 +49,7 @@ def maximum_in_half(logits, target):
 
 EXPECT = {
     "small_probabilities_dropped": {
-        "check": "accuracy",
+        "check": "gradient_accuracy",  # the loss stays within what it may lose, mostly
         "bug": "probabilities below 1e-6 count as zero",
         "options": {"target": "probabilities"},
     },
