@@ -152,7 +152,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     ),
     Explanation(
         "numpy_losses.py:sklearn_log_loss",
-        ("accuracy", "target_on_masked_class"),
+        ("accuracy", "masked_classes", "target_on_masked_class"),
         "Probabilities are clipped at ε of their dtype: a row's loss ends at -log ε, which is 36.04 in float64 and "
         "15.94 in float32.",
         "scikit-learn/scikit-learn#17399",
