@@ -205,6 +205,11 @@ class Context:
             name = "nan_propagates"
         return Failed(name, self.said(problem), problem)
 
+    def under(self, check: str, problem: Problem) -> Failed:
+        """One problem under this very check, whatever is wrong with the result, unless the call itself went wrong."""
+        found = self.found(problem, check)
+        return found if problem.what == "call" else Failed(check, found.detail, problem)
+
     def said(self, problem: Problem) -> str:
         """A problem as one line, with the batch that showed it."""
         what = "" if problem.what == "call" else f"{problem.what}, "

@@ -73,8 +73,7 @@ def replay(context: Context, dtype: str) -> Iterator[Finding]:
     if context.examiner.claims.reduction:
         for mean in context.examiner.examine_each(batches[:4], Probe(reduction="mean")):
             for problem in mean.problems:
-                found = context.found(problem, "no_replay")
-                yield found if problem.what == "call" else Failed("no_replay", found.detail, problem)
+                yield context.under("no_replay", problem)
 
 
 def _changed_in_place(context: Context, batch: Batch) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.vetting.checks import Failed, Finding, Skipped, inspection
+from harness.vetting.checks import Finding, Skipped, inspection
 from harness.vetting.context import Context
 from harness.vetting.examination import Probe
 
@@ -66,12 +66,7 @@ def _paths(
     for reduction in (*by_rows, *reductions):
         problems = examiner.examine(batch, Probe(reduction=reduction)).problems
         for problem in problems:
-            found = context.found(problem, own if reduction is None else "reduction")
-            yield (
-                found
-                if problem.what == "call"
-                else Failed(own if reduction is None else "reduction", found.detail, problem)
-            )
+            yield context.under(own if reduction is None else "reduction", problem)
         if problems:
             break
         right.append(reduction)
@@ -81,8 +76,7 @@ def _paths(
         # In torch with gradients switched off: those of the logits are off then, too.
         probe = Probe(reduction=reduction, gradient=False, no_grad=examiner.session.source.framework == "torch")
         for problem in examiner.examine(batch, probe).problems:
-            found = context.found(problem, "without_gradient")
-            yield found if problem.what == "call" else Failed("without_gradient", found.detail, problem)
+            yield context.under("without_gradient", problem)
 
 
 def _values(context: Context) -> dict[str, Any]:

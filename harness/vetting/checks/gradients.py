@@ -88,8 +88,7 @@ def evaluation(context: Context, dtype: str) -> Iterator[Finding]:
             for no_grad in (False, True)[: 1 + (framework == "torch")]:
                 probe = Probe(reduction=reduction, gradient=False, no_grad=no_grad)
                 for problem in context.examiner.examine(batch, probe).problems:
-                    found = context.found(problem, "without_gradient")
-                    yield found if problem.what == "call" else Failed("without_gradient", found.detail, problem)
+                    yield context.under("without_gradient", problem)
 
 
 _OVERWRITTEN = "modified by an inplace operation"

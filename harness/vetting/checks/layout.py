@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.bridges.triton_interpreter import refusal
 from harness.formats import FORMATS
-from harness.vetting.checks import Deviates, Failed, Finding, Skipped, inspection
+from harness.vetting.checks import Deviates, Finding, Skipped, inspection
 from harness.vetting.context import Context
 from harness.vetting.examination import Probe
 
@@ -50,8 +50,7 @@ def layouts(context: Context, dtype: str) -> Iterator[Finding]:
                 if problem.kind == "raised":
                     yield Deviates("layout_refused", f"raises for a {layout} view: {problem.detail}")
                 else:
-                    found = context.found(problem, "memory_layout")
-                    yield found if problem.what == "call" else Failed("memory_layout", found.detail, problem)
+                    yield context.under("memory_layout", problem)
 
 
 def _may_be_far(context: Context, dtype: str) -> bool:

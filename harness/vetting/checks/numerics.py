@@ -71,7 +71,7 @@ def families(context: Context, dtype: str) -> Iterator[Finding]:
         if min(failures.get("loss", 0), failures.get("gradient", 0)) >= ENOUGH and own is None:
             continue
         reference = context.reference(batch)
-        seen = context.examiner.examine(batch, _probe(context, batch), reference)
+        seen = context.examiner.examine(batch, Probe(), reference)
         if batch.family == "soft_targets_unnormalised" and seen.problems and not seen.of("call"):
             detail = context.said(seen.problems[0])
             yield Deviates("unnormalised_targets", f"targets are taken to sum to one: {detail}")
@@ -82,14 +82,14 @@ def families(context: Context, dtype: str) -> Iterator[Finding]:
             if unclear.all():
                 continue
             batch, reference = _without(batch, reference, unclear)
-            seen = context.examiner.examine(batch, _probe(context, batch), reference)
+            seen = context.examiner.examine(batch, Probe(), reference)
         spilt = _overflowed(seen, reference)
         if spilt.any():
             yield Deviates("overflowed_gradient", context.said(seen.problems[-1]))
             if spilt.all():
                 continue
             batch, reference = _without(batch, reference, spilt)
-            seen = context.examiner.examine(batch, _probe(context, batch), reference)
+            seen = context.examiner.examine(batch, Probe(), reference)
         context.grade(dtype, seen)
         for problem in seen.problems:
             failures[problem.what] = failures.get(problem.what, 0) + 1
@@ -144,11 +144,6 @@ def _without(batch: Batch, reference: Reference, rows: Array) -> tuple[Batch, Re
     return kept, rearranged(reference, kept, lambda array: array[~rows])
 
 
-def _probe(context: Context, batch: Batch) -> Probe:
-    """Unreduced; for a candidate that only gives means, the mean where its denominator is part of what is asked."""
-    return Probe()
-
-
 def _lost_targets(context: Context, batch: Batch, reference: Reference, seen: Examination) -> list[str]:
     """Target entries of the gradient that are off by more than half, where the `storage` grade lets them."""
     judged = seen.judgements.get("gradient")
@@ -190,12 +185,11 @@ def sizes(context: Context, dtype: str) -> Iterator[Finding]:
             else:
                 yield Failed("sizes", context.said(problem), problem)
     # XLA compiles for each shape, and takes care of tiles by itself: a quick look goes without.
-    compiles = context.brief
-    for rows, between in () if compiles else context.scale.tall:
+    for rows, between in () if context.brief else context.scale.tall:
         yield from _many_rows(context, dtype, rows, int(context.rng("many classes", str(rows)).integers(*between)))
     classes = int(context.rng("many classes with options").integers(*_CLASSES_WITH_OPTIONS))
     options = _every_option(context, classes)
-    if options and not compiles:
+    if options and not context.brief:
         yield from _many_rows(context, dtype, 3, classes, options)
     if context.scale.very_many_rows:
         yield from _many_rows(context, dtype, VERY_MANY, 3)

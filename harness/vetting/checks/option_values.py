@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.vetting.checks import Failed, Finding, Skipped, inspection
+from harness.vetting.checks import Finding, Skipped, inspection
 from harness.vetting.context import Context
 from harness.vetting.examination import Probe
 
@@ -75,8 +75,7 @@ def values(context: Context, dtype: str) -> Iterator[Finding]:
             yield context.found(problem, setting.check)
         if context.examiner.claims.reduction and not seen.problems and setting.counts(context.quick):
             for problem in context.examiner.examine(batch, Probe(reduction="mean")).problems:
-                found = context.found(problem, "reduction")
-                yield found if problem.what == "call" else Failed("reduction", found.detail, problem)
+                yield context.under("reduction", problem)
 
 
 def _settings(context: Context, dtype: str) -> Iterator[_Setting]:

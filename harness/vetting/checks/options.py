@@ -43,8 +43,7 @@ def _many(context: Context, few: Batch) -> Iterator[Finding]:
     """The mean of the rows over and over, more of them than 8 bits count, and than a block has."""
     batch, reference = context.over_and_over(few, int(context.rng("many rows").integers(*_MANY)))
     for problem in context.examiner.examine(batch, Probe(reduction="mean"), reference).problems:
-        found = context.found(problem, "reduction")
-        yield found if problem.what == "call" else Failed("reduction", found.detail, problem)
+        yield context.under("reduction", problem)
 
 
 def _labels(context: Context, n: int, v: int, word: str, options: Mapping[str, Any]) -> Any:

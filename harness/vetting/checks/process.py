@@ -73,8 +73,7 @@ def threads(context: Context, dtype: str) -> Iterator[Finding]:
         batch, reference = context.over_and_over(replace(few, family=f"{count} threads"), rows)
         probe = Probe(reduction="mean" if context.examiner.mean_only else None, threads=count)
         for problem in context.examiner.examine(batch, probe, reference).problems:
-            found = context.found(problem, "thread_count")
-            yield found if problem.what == "call" else Failed("thread_count", found.detail, problem)
+            yield context.under("thread_count", problem)
 
 
 @inspection(memory_growth="memory does not grow from call to call")
