@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ __all__ = ["hexadecimal", "witness"]
 Array = np.ndarray[Any, Any]
 
 WHOLE_ROW = 32
-"""Rows of up to this many classes are given whole; of longer ones the largest logits, the target and the column."""
+"""Rows of up to this many classes are given whole; of longer ones the largest logits, the target and the column.
+
+So are options and upstream gradients: a weight per class is given for those classes alone.
+"""
 
 
 def hexadecimal(value: float) -> str:
@@ -41,6 +45,9 @@ def witness(batch: Batch, row: int, column: int | None, got: float, hi: float, l
         return _of_projected(batch, row, column, {"got": got, "want": hi, "want_low": lo})
     logits = batch.logits[row].astype(np.float64)
     target = batch.target[row]
+    label = int(target) if batch.target.ndim == 1 else None
+    keep = set(np.argsort(-logits, kind="stable")[:4].tolist()) if len(logits) > WHOLE_ROW else set()
+    keep |= {c for c in (column, label) if isinstance(c, int) and 0 <= c < len(logits)}
     found: dict[str, Any] = {
         "family": batch.family,
         "seed": batch.seed,
@@ -48,23 +55,16 @@ def witness(batch: Batch, row: int, column: int | None, got: float, hi: float, l
         "column": column,
         "dtype": batch.dtype,
         "classes": len(logits),
-        "target": int(target) if batch.target.ndim == 1 else None,
-        "upstream": _hex_of(batch.upstream[row]),
+        "target": label,
+        "upstream": _hex_of(batch.upstream[row], keep),
         "got": hexadecimal(got),
         "want": hexadecimal(hi),
         "want_low": hexadecimal(lo),
     }
-    if len(logits) <= WHOLE_ROW:
-        found["logits"] = [hexadecimal(z) for z in logits.tolist()]
-        if batch.target.ndim == 2:
-            found["target"] = [hexadecimal(t) for t in target.astype(np.float64).tolist()]
-    else:
-        keep = set(np.argsort(-logits, kind="stable")[:4].tolist())
-        keep |= {c for c in (column, found["target"]) if isinstance(c, int) and 0 <= c < len(logits)}
-        found["logits"] = {str(j): hexadecimal(float(logits[j])) for j in sorted(keep)}
-        if batch.target.ndim == 2:
-            found["target"] = {str(j): hexadecimal(float(target[j])) for j in sorted(keep)}
-    found["options"] = {name: _hex_of(value) for name, value in batch.options.items()}
+    found["logits"] = _hex_of(logits, keep)
+    if batch.target.ndim == 2:
+        found["target"] = _hex_of(target, keep)
+    found["options"] = {name: _hex_of(value, keep) for name, value in batch.options.items()}
     return found
 
 
@@ -74,11 +74,13 @@ def _of_projected(batch: Batch, row: int, column: int | None, values: dict[str, 
     source = batch.logits if hidden or batch.projection is None else batch.projection
     own = row if hidden else row - len(batch.logits)
     vector = source[own].astype(np.float64)
-    keep = (
+    features = (
         range(len(vector))
         if len(vector) <= WHOLE_ROW
         else sorted({*np.argsort(-abs(vector))[:4].tolist(), column or 0})
     )
+    label = int(batch.target[own]) if hidden and batch.target.ndim == 1 else None
+    keep = () if label is None else (label,)
     name = "hidden" if hidden else "projection"
     return {
         "family": batch.family,
@@ -88,18 +90,21 @@ def _of_projected(batch: Batch, row: int, column: int | None, values: dict[str, 
         "dtype": batch.dtype,
         "classes": batch.classes,
         "of": name,
-        "target": int(batch.target[own]) if hidden and batch.target.ndim == 1 else None,
-        "upstream": _hex_of(batch.upstream[own]) if hidden else None,
+        "target": label,
+        "upstream": _hex_of(batch.upstream[own], keep) if hidden else None,
         **{key: hexadecimal(value) for key, value in values.items()},
-        name: {str(j): hexadecimal(float(vector[j])) for j in keep},
-        "options": {key: _hex_of(value) for key, value in batch.options.items()},
+        name: {str(j): hexadecimal(float(vector[j])) for j in features},
+        "options": {key: _hex_of(value, keep) for key, value in batch.options.items()},
     }
 
 
-def _hex_of(value: Any) -> Any:
+def _hex_of(value: Any, keep: Iterable[int]) -> Any:
+    """A number or an array of one axis; of a long one the entries of these classes only, by class."""
     array = np.asarray(value)
     if array.dtype.kind in "iub":
         return array.tolist()
     if array.ndim == 0:
         return hexadecimal(float(array))
-    return [hexadecimal(v) for v in array.astype(np.float64).ravel().tolist()]
+    if array.size > WHOLE_ROW:
+        return {str(j): hexadecimal(float(array[j])) for j in sorted(keep)}
+    return [hexadecimal(v) for v in array.astype(np.float64).tolist()]

@@ -7,7 +7,6 @@ the call has changed. Only modules that are loaded already are asked, so that ta
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
 import random
 import signal
@@ -65,7 +64,7 @@ _WATCHED = (
 )
 _WATCHED_WHOLE = ("builtins", "math", "numpy", "torch", "torch.nn.functional", "jax.nn", "jax.numpy", "jax.lax")
 """Modules whose every function is watched: what others compute losses with. Of torch the tensors' methods, too."""
-_NOT_WATCHED = ("torch.manual_seed",)
+_NOT_WATCHED = (("torch", "manual_seed"),)
 """What torch itself wraps when its compiler is imported, as checkpointing does."""
 
 
@@ -77,16 +76,16 @@ def snapshot() -> dict[str, Any]:
     state: dict[str, Any] = {
         "denormals": denormals,
         "numpy error state": errors,
-        "numpy random state": _digest(np.random.get_state()),
-        "random state": _digest(random.getstate()),
-        "warnings filters": _digest([str(entry) for entry in warnings.filters]),
+        "numpy random state": _of_numpy(np.random.get_state()),
+        "random state": random.getstate(),
+        "warnings filters": [str(entry) for entry in warnings.filters],
         "recursion limit": sys.getrecursionlimit(),
         "working folder": _working_folder(),
         "environment variables": dict(os.environ),
         "garbage collector": gc.isenabled(),
         "trace function": [id(sys.gettrace()), id(sys.getprofile())],
         "signal handlers": {name: id(signal.getsignal(name)) for name in _SIGNALS},
-        "patched functions": _functions(),
+        "patched functions": _Functions(),
     }
     if "torch" in sys.modules:
         state |= _torch(sys.modules["torch"])
@@ -98,24 +97,31 @@ def snapshot() -> dict[str, Any]:
     return state
 
 
-def _functions() -> dict[str, int]:
-    """The functions that are watched, by name."""
-    single = {
-        f"{module}.{name}": id(getattr(sys.modules[module], name, None))
-        for module, name in _WATCHED
-        if module in sys.modules
-    }
-    whole = {
-        f"{module}.{name}": id(value)
-        for module in _WATCHED_WHOLE
-        if module in sys.modules
-        for name, value in vars(sys.modules[module]).items()
-        if callable(value)
-    }
-    classes = getattr(getattr(sys.modules.get("torch"), "Tensor", None), "__mro__", ())
-    # A method that hides one of a base class is a change, one of a new name is not.
-    methods = {f"torch.Tensor.{name}": id(value) for kind in classes[-2::-1] for name, value in vars(kind).items()}
-    return {name: value for name, value in (single | whole | methods).items() if name not in _NOT_WATCHED}
+class _Functions:
+    """What the watched names stand for: the namespaces as they are, which copies fast and takes no hash of anything."""
+
+    def __init__(self) -> None:
+        loaded = sys.modules
+        self._spaces: dict[str, dict[str, Any]] = {
+            name: vars(loaded[name]).copy() for name in _WATCHED_WHOLE if name in loaded
+        }
+        # A method that hides one of a base class is a change, one of a new name is not.
+        methods: dict[str, Any] = {}
+        for kind in getattr(getattr(loaded.get("torch"), "Tensor", None), "__mro__", ())[-2::-1]:
+            methods.update(vars(kind))
+        self._spaces["torch.Tensor"] = methods
+        for module, name in _WATCHED:
+            if module in loaded:
+                self._spaces.setdefault(module, {})[name] = getattr(loaded[module], name, None)
+
+    def differ(self, later: _Functions) -> bool:
+        """Whether a name that stood for something to call stands for another object later, or for none."""
+        return any(
+            later._spaces.get(space, {}).get(name) is not value and (space, name) not in _NOT_WATCHED
+            for space, names in self._spaces.items()
+            for name, value in names.items()
+            if callable(value) or space == "torch.Tensor"
+        )
 
 
 class Restorer:
@@ -161,7 +167,7 @@ def _torch(torch: Any) -> dict[str, Any]:
         "grad mode": [torch.is_grad_enabled(), torch.is_inference_mode_enabled()],
         "anomaly mode": torch.is_anomaly_enabled(),
         "torch seed": torch.initial_seed(),
-        "torch random state": hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest(),
+        "torch random state": torch.get_rng_state().numpy().tobytes(),
         "thread count": torch.get_num_threads(),
         "matmul precision": torch.get_float32_matmul_precision(),
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
@@ -188,10 +194,14 @@ def _working_folder() -> str:
 
 
 def _differs(a: Any, b: Any) -> bool:
+    if isinstance(a, _Functions) and isinstance(b, _Functions):
+        return a.differ(b)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return any(key not in b or a[key] != b[key] for key in a)
     return bool(a != b)
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(repr(value).encode()).hexdigest()
+def _of_numpy(state: Any) -> tuple[Any, ...]:
+    """The global generator's state, its array as bytes: to print one takes milliseconds."""
+    name, keys, *rest = state
+    return name, keys.tobytes(), *rest
