@@ -23,9 +23,10 @@ from harness.grades import Grade
 from harness.losses import loss_of_logits
 from harness.vetting.checks import ASKS
 from harness.vetting.local import LocalSession
+from harness.vetting.settings import DEFAULT_DTYPES, Options
 from harness.vetting.source import FRAMEWORKS, CannotJudge, Source, read_source
 from harness.vetting.verdict import CheckResult, Verdict
-from harness.vetting.vet import DEFAULT_DTYPES, Listener, Options, Vetting
+from harness.vetting.vet import Listener, Vetting
 
 __all__ = ["Check", "parametrize_with_checks"]
 

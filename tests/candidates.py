@@ -7,7 +7,8 @@ bug : of a wrong one, one sentence.
 source : the upstream thread that it is modelled on, such as ``"linkedin/Liger-Kernel#1329"``, where there is one.
 style : of a right one, how it is written.
 deviation : of a right one, a deviation that has to be reported.
-options : how to vet it, as the fields of `harness.vetting.vet.Options`; ``quick`` False where only a full one can tell.
+options : how to vet it, as the fields of `harness.vetting.settings.Options`; ``quick`` False where only a full one can
+    tell.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from typing import Any
 from harness.grades import Grade
 from harness.vetting.context import Context
 from harness.vetting.examiner import Examiner
+from harness.vetting.settings import Options
 from harness.vetting.source import read_source
-from harness.vetting.vet import Listener, Options, Vetting, vet
+from harness.vetting.vet import Listener, Vetting, vet
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_DTYPE = "float32"

@@ -23,8 +23,9 @@ from harness.families import make_batch
 from harness.formats import named
 from harness.grades import Grade, Outcome
 from harness.vetting.scale import scale_for
+from harness.vetting.settings import Options
 from harness.vetting.source import CannotJudge
-from harness.vetting.vet import Options, vet
+from harness.vetting.vet import vet
 from harness.worker import WorkerError, Workers
 from tests.candidates import Candidate, read_file, vetted
 

@@ -22,7 +22,8 @@ from harness.cli import vet as command
 from harness.cli.progress import _Lines
 from harness.grades import Grade
 from harness.vetting import vet as vet_module
-from harness.vetting.vet import Options, Vetting
+from harness.vetting.settings import Options
+from harness.vetting.vet import Vetting
 
 CODE = """
 import numpy as np

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.vetting.vet import Options, vet
+from harness.vetting.settings import Options
+from harness.vetting.vet import vet
 
 SPILT = """
 import numpy as np

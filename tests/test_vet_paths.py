@@ -20,10 +20,11 @@ import pytest
 
 from harness.vetting.local import LocalSession
 from harness.vetting.plain import _plain_environment, _read
+from harness.vetting.settings import Options
 from harness.vetting.source import read_source
 from harness.vetting.state import changed, snapshot
 from harness.vetting.verdict import Verdict
-from harness.vetting.vet import Listener, Options, Vetting, vet
+from harness.vetting.vet import Listener, Vetting, vet
 from tests.candidates import HERE, Candidate, read_file
 
 FILES = [HERE / "wrong" / f"{name}.py" for name in ("torch_paths", "jax_paths", "numpy_paths", "torch_branches")]

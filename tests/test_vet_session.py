@@ -24,9 +24,10 @@ from harness.vetting import watch
 from harness.vetting.drivers import Call
 from harness.vetting.replies import Claims, failure_of, inert, read_claims, read_reply
 from harness.vetting.session import Rejected, Session
+from harness.vetting.settings import Options
 from harness.vetting.source import CannotJudge, Source, read_source
 from harness.vetting.verdict import Verdict
-from harness.vetting.vet import Options, vet
+from harness.vetting.vet import vet
 from harness.wire import Message
 
 RIGHT = """
@@ -303,7 +304,8 @@ def test_orphans_go_when_the_harness_is_killed(write: Write, tmp_path: Path) -> 
             time.sleep(600)
         """
     )
-    code = f"from harness.vetting.vet import *; vet({spec!r}, Options(timeout=100))"
+    imports = "from harness.vetting.settings import Options; from harness.vetting.vet import vet"
+    code = f"{imports}; vet({spec!r}, Options(timeout=100))"
     parent = subprocess.Popen([sys.executable, "-c", code])
     pids = tmp_path / "pids"
     assert soon(lambda: pids.exists() and len(pids.read_text().split()) == 2, 60)

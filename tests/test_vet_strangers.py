@@ -12,9 +12,10 @@ from harness.grades import Grade
 from harness.reference import reference_of
 from harness.vetting import maxima
 from harness.vetting.guest import signature_of
+from harness.vetting.settings import Options
 from harness.vetting.source import CannotJudge
 from harness.vetting.verdict import Verdict
-from harness.vetting.vet import Options, vet
+from harness.vetting.vet import vet
 
 LOSS = """
 import math, sys

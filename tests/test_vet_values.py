@@ -22,8 +22,9 @@ from harness.vetting.examiner import Examiner
 from harness.vetting.layouts import LAYOUTS, layout_of
 from harness.vetting.reproduce import witness_of
 from harness.vetting.session import Claims
+from harness.vetting.settings import Options
 from harness.vetting.source import read_source
-from harness.vetting.vet import Options, vet
+from harness.vetting.vet import vet
 
 RIGHT = """
 import numpy as np

@@ -23,8 +23,9 @@ sys.path.insert(0, str(ROOT))
 
 from harness.environment import describe_environment  # noqa: E402
 from harness.files import write_atomically  # noqa: E402
+from harness.vetting.settings import Options  # noqa: E402
 from harness.vetting.verdict import Verdict  # noqa: E402
-from harness.vetting.vet import Options, vet  # noqa: E402
+from harness.vetting.vet import vet  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "libraries.md"
 FOLDER = ROOT / "examples" / "libraries"

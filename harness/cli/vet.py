@@ -27,9 +27,10 @@ from harness.losses import LOSSES_OF_LOGITS, loss_of_logits
 from harness.vetting.findings import Failed
 from harness.vetting.junit import junit_xml
 from harness.vetting.replies import inert
+from harness.vetting.settings import Options
 from harness.vetting.source import CannotJudge, Source, read_source
 from harness.vetting.verdict import Verdict
-from harness.vetting.vet import Listener, Options, Vetting
+from harness.vetting.vet import Listener, Vetting
 
 __all__ = ["register"]
 

@@ -1,22 +1,16 @@
-"""The candidate's process: ``python -m harness.vetting.guest FRAMEWORK THREADS REQUESTS REPLIES LIFELINE``.
+"""What the candidate's process does: loads one candidate, and calls it as asked.
 
-Loads one candidate and calls it as asked. It knows no truth, no bounds and no verdict; everything that it says is taken
-by the parent as the candidate's own word.
+It knows no truth, no bounds and no verdict; everything that it says is taken by the parent as the candidate's own word.
 """
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import importlib.util
 import inspect
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +22,10 @@ from harness.declaration import OPTIONS
 from harness.grades import Outcome
 from harness.messages import batch_from, describe_exception
 from harness.vetting.drivers import Call, Driver, Given, NoGradient, NumpyDriver, WrongShape, driver_for
-from harness.vetting.replies import REPLY_LIMIT
 from harness.vetting.state import VALUES, Restorer, changed, snapshot
-from harness.wire import Channel, Message, WireClosed, WireError
+from harness.wire import Message
 
-__all__ = ["Guest", "main", "signature_of"]
+__all__ = ["Guest", "failure", "signature_of"]
 
 
 class Guest:
@@ -56,12 +49,12 @@ class Guest:
     def _failed(self, error: BaseException) -> Message:
         """The reply to a request that has ended with an exception of the candidate's."""
         if isinstance(error, NoGradient):
-            return _failure("no_gradient", str(error))
+            return failure("no_gradient", str(error))
         if isinstance(error, WrongShape):
-            return _failure(Outcome.WRONG_SHAPE, str(error))
+            return failure(Outcome.WRONG_SHAPE, str(error))
         if self.is_foreign(error):
             raise error
-        return _failure(Outcome.RAISED, describe_exception(error))
+        return failure(Outcome.RAISED, describe_exception(error))
 
     def is_foreign(self, error: BaseException) -> bool:
         """Whether an exception is not the candidate's doing, and not to be answered."""
@@ -277,68 +270,6 @@ def _held() -> dict[str, int]:
     }
 
 
-def _failure(kind: str, detail: str) -> Message:
+def failure(kind: str, detail: str) -> Message:
+    """The reply that says what went wrong, of some kind."""
     return Message({"failure": str(kind), "detail": detail})
-
-
-def _keep_house() -> None:
-    """Where the system lets us: adopt what the candidate orphans, and be the first to go when memory runs out.
-
-    Adopted orphans stay in sight of the parent, which ends them with this process.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-_PR_SET_CHILD_SUBREAPER = 36
-
-
-def _die_with(lifeline: int) -> None:
-    """Exit when the parent does, whatever this process is doing, and take along what the candidate has started."""
-
-    def wait() -> None:
-        with suppress(OSError):
-            os.read(lifeline, 1)
-        with suppress(psutil.Error):
-            for process in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):
-                    process.kill()
-        os._exit(0)
-
-    threading.Thread(target=wait, name="lifeline", daemon=True).start()
-
-
-def main(arguments: list[str]) -> None:
-    """Serve until the parent closes the channel."""
-    framework, threads, *fds = arguments
-    requests, replies, lifeline = map(int, fds)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for fd in (requests, replies, lifeline):
-        os.set_inheritable(fd, False)
-    _keep_house()
-    _die_with(lifeline)
-    channel = Channel(requests, replies, limit=REPLY_LIMIT)
-    guest = Guest(framework, int(threads))
-    serving = os.getpid()
-    while True:
-        try:
-            request = channel.receive()
-        except WireClosed:
-            os._exit(0)
-        reply = guest.answer(request)
-        if os.getpid() != serving:  # a fork that the candidate let return
-            os._exit(0)
-        number = {"id": request.body["id"]}
-        try:
-            channel.send(Message({**reply.body, **number}, reply.arrays))
-        except WireClosed:
-            os._exit(0)
-        except WireError as error:  # too large: nothing has been written yet
-            channel.send(Message({**_failure(Outcome.RAISED, describe_exception(error)).body, **number}))
-        del request, reply
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

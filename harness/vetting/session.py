@@ -138,7 +138,7 @@ class Session:
         mark = new_mark()
         arguments = [self.source.framework, str(self.threads)]
         environment = child_environment(self.threads) | self.variables | mark
-        self._child = Child("harness.vetting.guest", arguments, environment, limit=REPLY_LIMIT)
+        self._child = Child("harness.vetting.guest_main", arguments, environment, limit=REPLY_LIMIT)
         self._watch = Watch(self._child.pid, mark)
 
     def _refusal(self, reply: Reply) -> Rejected | CannotJudge:
