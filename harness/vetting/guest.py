@@ -11,6 +11,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -262,12 +263,17 @@ def _is_array(value: Any) -> bool:
 
 def _held() -> dict[str, int]:
     """What the process holds: bytes of memory, and how many files and threads."""
-    process = psutil.Process()
+    process = _this_process()
     return {
         "resident": int(process.memory_info().rss),
         "files": process.num_fds() if hasattr(process, "num_fds") else 0,
         "threads": process.num_threads(),
     }
+
+
+@cache
+def _this_process() -> psutil.Process:
+    return psutil.Process()
 
 
 def failure(kind: str, detail: str) -> Message:

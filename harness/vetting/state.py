@@ -7,6 +7,7 @@ the call has changed. Only modules that are loaded already are asked, so that ta
 from __future__ import annotations
 
 import gc
+import operator
 import os
 import random
 import signal
@@ -116,9 +117,14 @@ class _Functions:
 
     def differ(self, later: _Functions) -> bool:
         """Whether a name that stood for something to call stands for another object later, or for none."""
+        return any(self._space_differs(space, names, later) for space, names in self._spaces.items())
+
+    def _space_differs(self, space: str, names: dict[str, Any], later: _Functions) -> bool:
+        now = later._spaces.get(space, {})
+        if all(map(operator.is_, names.values(), map(now.get, names))):  # as a rule, and fast
+            return False
         return any(
-            later._spaces.get(space, {}).get(name) is not value and (space, name) not in _NOT_WATCHED
-            for space, names in self._spaces.items()
+            now.get(name) is not value and (space, name) not in _NOT_WATCHED
             for name, value in names.items()
             if callable(value) or space == "torch.Tensor"
         )
