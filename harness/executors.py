@@ -59,6 +59,7 @@ def process_pool(jobs: int) -> Iterator[Executor | None]:
         return
     earlier = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    answers = getattr(pool, "_result_queue", None)  # which the pool forgets when it is shut down
     try:
         yield pool
     finally:
@@ -68,6 +69,10 @@ def process_pool(jobs: int) -> Iterator[Executor | None]:
             process.kill()
         for process in left:
             process.join(5.0)  # or it stays in the table of processes until somebody asks
+        if answers is not None:
+            # Killed within an answer, a process leaves the pool's thread waiting for the rest of it, which would keep
+            # this one from its end: now nobody is left who could write it, and the thread is told so.
+            answers._writer.close()
 
 
 def _end_with_parent() -> None:

@@ -285,6 +285,38 @@ def test_the_pool_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     assert ends(child)
 
 
+HALF_AN_ANSWER = """
+import inspect, os, struct, time
+from pathlib import Path
+from harness.differential import truth_executor
+
+def half(begun):
+    frame = inspect.currentframe()
+    while "result_queue" not in frame.f_locals:
+        frame = frame.f_back
+    os.write(frame.f_locals["result_queue"]._writer.fileno(), struct.pack("!i", 1 << 20) + b"the beginning of it")
+    Path(begun).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with truth_executor(2) as pool:
+        pool.submit(half, "begun")
+        while not Path("begun").exists():
+            time.sleep(0.05)
+        time.sleep(0.5)
+    print("left")
+"""
+
+
+def test_a_process_killed_within_its_answer_keeps_nobody_waiting(tmp_path: Path) -> None:
+    script = tmp_path / "half.py"
+    script.write_text(HALF_AN_ANSWER)
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "left\n"), done.stderr
+
+
 def test_an_interrupt_from_the_terminal_does_not_reach_the_pool() -> None:
     with truth_executor(2) as pool:
         with interrupts_held():
