@@ -86,7 +86,6 @@ def snapshot() -> dict[str, Any]:
         "garbage collector": gc.isenabled(),
         "trace function": [id(sys.gettrace()), id(sys.getprofile())],
         "signal handlers": {name: id(signal.getsignal(name)) for name in _SIGNALS},
-        "patched functions": _Functions(),
     }
     if "torch" in sys.modules:
         state |= _torch(sys.modules["torch"])
@@ -95,6 +94,7 @@ def snapshot() -> dict[str, Any]:
         state["default dtype"] = bool(getattr(config, "jax_enable_x64", False))
         state["matmul precision"] = str(getattr(config, "jax_default_matmul_precision", None))
         state["JAX settings"] = {name: _globally(config, name) for name in _JAX_SETTINGS}
+    state["patched functions"] = _Functions()  # last: a default dtype, say, which has a name of its own, shows here too
     return state
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -75,20 +76,23 @@ def _wrong(context: Context, batch: Batch, probe: Probe) -> Iterator[Finding]:
     without_gradient="the loss is the same where no gradient is asked for, as in an evaluation, with the options too"
 )
 def evaluation(context: Context, dtype: str) -> Iterator[Finding]:
-    """Tensors that require no gradient, and, in torch, gradients switched off: code takes other paths there."""
+    """Tensors that require no gradient, and, in torch, gradients switched off: code takes other paths there.
+
+    Each twice, on numbers of its own: those paths can keep an earlier answer, too.
+    """
     framework = context.examiner.session.source.framework
     if framework == "numpy":
         yield Skipped("without_gradient", "a NumPy candidate is always called so")
         return
     reductions = (None, "mean") if context.examiner.claims.reduction or context.examiner.mean_only else (None,)
+    switches = (False, True)[: 1 + (framework == "torch")]
     shapes = ((8, 33, 3.0), (4, 1000, 2.0), (6, 11, 40.0))
     for n, v, spread in shapes[: 1 if context.brief else None]:
-        batch = context.batch(dtype, f"without a gradient, {v} classes", n, v, spread=spread)
-        for reduction in reductions:
-            for no_grad in (False, True)[: 1 + (framework == "torch")]:
-                probe = Probe(reduction=reduction, gradient=False, no_grad=no_grad)
-                for problem in context.examiner.examine(batch, probe).problems:
-                    yield context.under("without_gradient", problem)
+        for turn, (_, reduction, no_grad) in enumerate(product(range(2), reductions, switches)):
+            batch = context.batch(dtype, f"without a gradient {turn}, {v} classes", n, v, spread=spread)
+            probe = Probe(reduction=reduction, gradient=False, no_grad=no_grad)
+            for problem in context.examiner.examine(batch, probe).problems:
+                yield context.under("without_gradient", problem)
 
 
 _OVERWRITTEN = "modified by an inplace operation"
