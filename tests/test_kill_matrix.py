@@ -10,11 +10,14 @@ import random
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
+from harness.batch import Batch
+from harness.reference import Reference, reference_of
 from harness.vetting.batches import family_batches, size_batches
 from harness.vetting.checks import ASKS, Failed
 from harness.vetting.checks.numerics import families, sizes
@@ -109,10 +112,20 @@ def alarms(candidate: Candidate, seeds: Iterable[int]) -> list[str]:
     return found
 
 
+_DRAWN: dict[tuple[object, ...], tuple[list[Batch], list[Batch], dict[int, Reference]]] = {}
+"""Batches up to 4,097 classes and their truth, for all candidates that claim the same."""
+
+
 def _failures(context: Context, dtype: str, scale: Scale) -> list[str]:
+    key = (context.loss, context.target, context.claims, dtype, context.seed, scale)
     with mock.patch.object(Context, "scale", scale):
-        context.families = {dtype: [b for b in family_batches(context, dtype) if b.logits.shape[1] <= 4097]}
-        context.sizes = {dtype: [b for b in size_batches(context, dtype) if b.logits.shape[1] <= 4097]}
+        if key not in _DRAWN:
+            drawn = [b for b in family_batches(context, dtype) if b.logits.shape[1] <= 4097]
+            sized = [b for b in size_batches(context, dtype) if b.logits.shape[1] <= 4097]
+            _DRAWN[key] = drawn, sized, {id(batch): reference_of(batch) for batch in drawn + sized}
+        drawn, sized, solved = _DRAWN[key]
+        context.families, context.sizes = {dtype: drawn}, {dtype: sized}
+        context.solved = {batch: partial(solved.__getitem__, batch) for batch in solved}
         findings = [*families(context, dtype), *sizes(context, dtype)]
     failed = [finding for finding in findings if isinstance(finding, Failed)]
     return [f"{finding.check}: {dtype}, seed {context.seed}: {finding.detail}" for finding in failed]
