@@ -113,7 +113,9 @@ def alarms(candidate: Candidate, seeds: Iterable[int]) -> list[str]:
 
 
 _DRAWN: dict[tuple[object, ...], tuple[list[Batch], list[Batch], dict[int, Reference]]] = {}
-"""Batches up to 4,097 classes and their truth, for all candidates that claim the same."""
+"""Batches up to 4,097 classes and their truth, for candidates that claim the same."""
+ENTRIES = 50 * 4
+"""So many are kept, of each dtype and seed one: some gigabytes."""
 
 
 def _failures(context: Context, dtype: str, scale: Scale) -> list[str]:
@@ -123,6 +125,8 @@ def _failures(context: Context, dtype: str, scale: Scale) -> list[str]:
             drawn = [b for b in family_batches(context, dtype) if b.logits.shape[1] <= 4097]
             sized = [b for b in size_batches(context, dtype) if b.logits.shape[1] <= 4097]
             _DRAWN[key] = drawn, sized, {id(batch): reference_of(batch) for batch in drawn + sized}
+            if len(_DRAWN) > ENTRIES:
+                _DRAWN.pop(next(iter(_DRAWN)))
         drawn, sized, solved = _DRAWN[key]
         context.families, context.sizes = {dtype: drawn}, {dtype: sized}
         context.solved = {batch: partial(solved.__getitem__, batch) for batch in solved}
