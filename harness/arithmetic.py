@@ -41,6 +41,9 @@ class Arithmetic:
         The formats whose subnormal results are flushed to zero where it runs; none in IEEE arithmetic.
     lost : float
         What an underflow in that arithmetic may cost, in units of η: see `lost_by_underflow`.
+    factor : float
+        What may multiply a result that has lost something by underflow already, in magnitude: the upstream gradient of
+        a mean, whose own gradient has been formed, divided by W and stored before.
     """
 
     grade: Grade
@@ -49,6 +52,7 @@ class Arithmetic:
     subnormal: float
     flushed: frozenset[str] = frozenset()
     lost: float = 0.5
+    factor: float = 1.0
 
     @classmethod
     def at(cls, grade: Grade, input_format: Format, flushed: frozenset[str] = frozenset()) -> Arithmetic:
@@ -66,17 +70,17 @@ class Arithmetic:
     def floor(self, terms: Array, output: Format, scale: Array | float = 0.0) -> Array:
         """What underflow may cost in so many terms, and in each of c last operations: see `lost_by_underflow`.
 
-        A `scale` above one multiplies it. Formed in units of one η and rounded once: half of float64's would be lost.
+        A `scale` above one multiplies it, or `factor` if that is larger. Formed in units of one η and rounded once: half of float64's would be lost.
         """
         last = self.constant * lost_by_underflow(output, self.flushed)
         unit = min(self.subnormal, output.smallest_subnormal)
         if self.subnormal > output.smallest_subnormal:
             # The ratio of the two may be beyond float64's range; each by itself is far from its ends.
             cost = terms * (self.subnormal * self.lost) + last * unit
-            value: Array = cost * np.maximum(1.0, scale)
+            value: Array = cost * np.maximum(max(1.0, self.factor), scale)
         else:
             cost = terms * self.lost + last * (output.smallest_subnormal / unit)
-            value = unit * (cost * np.maximum(1.0, scale))
+            value = unit * (cost * np.maximum(max(1.0, self.factor), scale))
         return value
 
     def sum_growth(self, terms: int) -> float:

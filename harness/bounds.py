@@ -5,6 +5,7 @@ The row bounds are each loss's; what a reduction adds is here (docs/theory.md, s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -74,11 +75,14 @@ def reduced_gradient_bounds(
     output: Format,
     flushed: frozenset[str] = NONE,
 ) -> Bounds:
-    """The row bounds at the scale upstream/W, and c·u·(N+1)·abs(g_j) for the rounding of W itself."""
+    """The row bounds at the scale upstream/W, and c·u·(N+1)·abs(g_j) for the rounding of W itself.
+
+    Their floors are multiplied by the upstream gradient itself where that is larger: it comes after the division by W.
+    """
     scale = np.full(reference.problem.upstream.shape, upstream / _denominator(reference, reduction))
     bounds = {}
     for grade in applicable_grades(fmt):
-        arithmetic = Arithmetic.at(grade, fmt, flushed)
+        arithmetic = replace(Arithmetic.at(grade, fmt, flushed), factor=abs(upstream))
         rows = reference.problem.gradient_bound(arithmetic, output, reduced.grad_hi, scale)
         weighing = arithmetic.cu * (scale.size + 1) * np.abs(reduced.grad_hi) if reduction == "mean" else 0.0
         bounds[grade] = Bound(rows.value + weighing, rows.vacuous)

@@ -82,7 +82,7 @@ def loss_bound(row, grade, dtype, output):
     return decided(first + 2 * U[output] * row.loss + floor, first, row.total, row.loss / 2)
 
 
-def gradient_bound(row, j, grade, dtype, output, upstream):
+def gradient_bound(row, j, grade, dtype, output, upstream, factor=1):
     c, u, eta = arithmetic(grade, dtype)
     t, p, size = row.t[j], row.p[j], fabs(mpf(upstream))
     distance = fabs(row.z[j] - row.lse)
@@ -93,7 +93,7 @@ def gradient_bound(row, j, grade, dtype, output, upstream):
         kappa = c * u * (growth(grade, row.v) + distance + fabs(row.lse))
         first = (row.total * p * expm1(kappa) if p else mpf(0)) + c * u * t
     terms = row.v if t else 1 + row.v * p
-    floor = (row.total * terms * eta / 2 + c * ETA[output] / 2) * max(1, size)
+    floor = (row.total * terms * eta / 2 + c * ETA[output] / 2) * max(1, size, fabs(mpf(factor)))
     value = size * first + c * U[output] * size * fabs(row.gradient[j]) + floor
     share = expm1(min(kappa, mpf(100)))
     small = c * u * row.total

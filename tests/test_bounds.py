@@ -130,7 +130,7 @@ def test_reduced_bounds_are_the_table_s(case, reduction, scalar):
         agrees(losses[grade], (), slow.Slow(value, any(b.vacuous for b in each), min(b.margin for b in each)))
         for i, row in enumerate(rows):
             for j in range(z.shape[1]):
-                expected = slow.gradient_bound(row, j, grade, dtype, output, scalar / w)
+                expected = slow.gradient_bound(row, j, grade, dtype, output, scalar / w, scalar)
                 if reduction == "mean":
                     expected.value += c * u * (n + 1) * abs(scalar / w * row.gradient[j])
                 agrees(gradients[grade], (i, j), expected)
@@ -307,6 +307,24 @@ def test_a_mean_with_a_large_denominator_may_still_round_to_a_subnormal():
     rounded = float(np.float16(reduced.loss_hi))
     assert abs(rounded - reduced.loss_hi) > 2.0**-28
     assert abs(rounded - reduced.loss_hi) <= bounds[Grade.RELATIVE].value
+
+
+@pytest.mark.parametrize("upstream", [-6.0, 0.3])
+def test_the_gradient_of_a_mean_may_be_stored_before_the_upstream_gradient_multiplies_it(upstream):
+    rng = np.random.default_rng(5)
+    logits = (rng.standard_normal((64, 10)) * 4).astype(np.float16)
+    reference = truth(logits, rng.integers(0, 10, 64))
+    reduced = reference.reduced("mean", upstream)
+    stored = reference.reduced("mean", 1.0).grad_hi.astype(np.float16)
+    error = np.abs((stored * np.float16(upstream)).astype(float) - reduced.grad_hi)
+    half = named("float16")
+    bound = reduced_gradient_bounds(reference, reduced, "mean", upstream, half, half)[Grade.STORAGE]
+    assert not bound.vacuous.any()
+    assert (error <= bound.value).all()
+    if abs(upstream) > 1:  # with room for what is stored after the multiplication alone it would not be
+        alone = Arithmetic.at(Grade.STORAGE, half)
+        scale = np.full(64, upstream / 64)
+        assert (error > reference.problem.gradient_bound(alone, half, reduced.grad_hi, scale).value).any()
 
 
 def test_an_empty_batch_has_empty_bounds():
