@@ -70,7 +70,8 @@ class Arithmetic:
     def floor(self, terms: Array, output: Format, scale: Array | float = 0.0) -> Array:
         """What underflow may cost in so many terms, and in each of c last operations: see `lost_by_underflow`.
 
-        A `scale` above one multiplies it, or `factor` if that is larger. Formed in units of one η and rounded once: half of float64's would be lost.
+        A `scale` above one multiplies it, or `factor` if that is larger. Formed in units of one η and rounded once:
+        half of float64's would be lost.
         """
         last = self.constant * lost_by_underflow(output, self.flushed)
         unit = min(self.subnormal, output.smallest_subnormal)
