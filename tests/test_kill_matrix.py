@@ -18,7 +18,7 @@ import pytest
 
 from harness.batch import Batch
 from harness.reference import Reference, reference_of
-from harness.vetting.batches import family_batches, size_batches
+from harness.vetting.batches import family_batches, row_batches, size_batches
 from harness.vetting.checks import ASKS, Failed
 from harness.vetting.checks.numerics import families, sizes
 from harness.vetting.context import Context
@@ -126,7 +126,7 @@ def _failures(context: Context, dtype: str, scale: Scale) -> list[str]:
     with mock.patch.object(Context, "scale", scale):
         if key not in _DRAWN:
             drawn = [b for b in family_batches(context, dtype) if b.logits.shape[1] <= 4097]
-            sized = [b for b in size_batches(context, dtype) if b.logits.shape[1] <= 4097]
+            sized = [b for b in size_batches(context, dtype) if b.logits.shape[1] <= 4097] + row_batches(context, dtype)
             _DRAWN[key] = drawn, sized, {id(batch): reference_of(batch) for batch in drawn + sized}
             if len(_DRAWN) > ENTRIES:
                 _DRAWN.pop(next(iter(_DRAWN)))

@@ -329,7 +329,7 @@ def test_a_dtype_that_is_refused_is_skipped_or_rejected(xent: Xent, monkeypatch:
     assert "unsupported_dtype (float32): TypeError: float64 only, please" in default.out
     named = xent("loss.py:double_only", "--quick", "--dtype", "float32")
     assert named.status == 1
-    assert named.err == ("xent vet: rejected: crash in float32: first call (6 × 11): TypeError: float64 only, please\n")
+    assert named.err == ("xent vet: rejected: crash in float32: first call (8 × 9): TypeError: float64 only, please\n")
 
 
 def test_a_grade_that_asks_for_less_changes_nothing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -365,7 +365,7 @@ def test_the_first_failure_is_on_the_screen_before_the_rest_is_known(folder: Pat
     process = _started("slow.py:f", "--quick", "--dtype", "float32", "--timeout", "100")
     assert process.stdout is not None
     assert b"vetting slow.py:f as numpy" in process.stdout.readline()
-    assert process.stdout.readline().startswith(b"failed: output_form in float32: loss, first call (6 \xc3\x97 11): ")
+    assert process.stdout.readline().startswith(b"failed: output_form in float32: loss, first call (8 \xc3\x97 9): ")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, b"", b"xent vet: interrupted\n")

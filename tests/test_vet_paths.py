@@ -198,7 +198,7 @@ def test_a_plain_script_differentiates() -> None:
     name = "gradient_right_only_when_watched"
     options = Options(dtypes=("float32",), quick=True, seed=2, checks=("outside_the_harness",), shrink=False)
     found = vet(f"{FILES[0]}:{name}", options)
-    assert "gets another gradient than the harness does (6 × 11, call 1)" in found.message
+    assert "gets another gradient than the harness does (8 × 9, call 1)" in found.message
 
 
 def test_a_plain_script_s_environment_tells_nothing_of_us(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from harness.families import families_for, make_batch
 from harness.vetting.context import Context
 from harness.vetting.scale import Scale
 
-__all__ = ["family_batches", "size_batches"]
+__all__ = ["by_dtype", "family_batches", "row_batches", "size_batches"]
 
 
 def family_batches(context: Context, dtype: str) -> list[Batch]:
@@ -75,7 +75,7 @@ def _at_most(batch: Batch, scale: Scale) -> Batch | None:
 
 
 def size_batches(context: Context, dtype: str) -> list[Batch]:
-    """One batch for each number of classes, the mass or the target in the last of them; and for one row and many."""
+    """One batch for each number of classes, the mass or the target in the last of them."""
     rng = context.rng("sizes", dtype)
     odd = [int(rng.integers(*bounds)) for bounds in context.scale.odd_sizes]
     batches = []
@@ -89,11 +89,34 @@ def size_batches(context: Context, dtype: str) -> list[Batch]:
             logits[2] *= 0.01  # every class counts
             logits[3, 0] += np.log(max(v, 2)) + 1
         batches.append(context.batch(dtype, f"size {v}", logits=logits, labels=labels))
-    for n in context.scale.rows:
-        batches.append(context.batch(dtype, f"{n} rows", n, 10))
     return batches
+
+
+def row_batches(context: Context, dtype: str) -> list[Batch]:
+    """One batch for each number of rows."""
+    return [context.batch(dtype, f"{n} rows", n, 10) for n in context.scale.rows]
 
 
 def by_dtype(context: Context, dtypes: tuple[str, ...]) -> tuple[Mapping[str, list[Batch]], Mapping[str, list[Batch]]]:
     """Families and sizes for each dtype."""
-    return {d: family_batches(context, d) for d in dtypes}, {d: size_batches(context, d) for d in dtypes}
+    families, sizes = {}, {}
+    for dtype in dtypes:
+        first, second = family_batches(context, dtype), size_batches(context, dtype)
+        if context.brief and not context.examiner.mean_only:
+            first, second = _alike(first, first), _alike(second, first)
+        families[dtype], sizes[dtype] = first, [*second, *row_batches(context, dtype)]
+    return families, sizes
+
+
+def _alike(batches: list[Batch], models: list[Batch]) -> list[Batch]:
+    """The batches, their rows over and over up to the most that a model of as many classes has: of few shapes."""
+    most: dict[int, int] = {}
+    for model in models:
+        rows, classes = model.logits.shape
+        most[classes] = max(rows, most.get(classes, 0))
+    return [_repeated(batch, most.get(batch.logits.shape[1], 0)) for batch in batches]
+
+
+def _repeated(batch: Batch, rows: int) -> Batch:
+    """The batch, with its rows over and over where it has fewer than that."""
+    return batch if rows <= len(batch.logits) else batch.rows(np.arange(rows) % len(batch.logits))

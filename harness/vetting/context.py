@@ -20,9 +20,12 @@ from harness.vetting.findings import Failed, Finding
 from harness.vetting.rearranged import rearranged
 from harness.vetting.scale import Scale, scale_for
 
-__all__ = ["Context"]
+__all__ = ["CLASSES", "ROWS", "Context"]
 
 Array = np.ndarray[Any, Any]
+
+ROWS, CLASSES = 8, 9
+"""The usual shape: what compiles for each shape is to meet few of them."""
 
 _KIND_CHECKS = {"raised": "crash", "crashed": "crash", "timed_out": "time_limit", "form": "output_form"}
 
@@ -65,7 +68,7 @@ class Context:
     @property
     def scale(self) -> Scale:
         """How large the inputs are, and how many."""
-        return scale_for(self.quick, self.interpreted)
+        return scale_for(self.quick, self.interpreted, self.brief)
 
     @property
     def definition(self) -> Loss:
@@ -95,8 +98,8 @@ class Context:
         self,
         dtype: str,
         word: str,
-        n: int = 6,
-        v: int = 11,
+        n: int = ROWS,
+        v: int = CLASSES,
         *,
         spread: float = 2.0,
         logits: Array | None = None,
@@ -128,7 +131,7 @@ class Context:
         Not so far that a mean over them would say nothing of the others. Masked are classes without a mass; there are
         none where every class has one, and where infinite logits or their products with 0 are a matter of convention.
         """
-        batch = self.batch(dtype, word, 8, 9, labels=labels, options=options)
+        batch = self.batch(dtype, word, labels=labels, options=options)
         logits = batch.logits.astype(np.float64)
         rows = np.arange(8)
         class_of = batch.target if batch.target.ndim == 1 else batch.target.argmax(axis=1)

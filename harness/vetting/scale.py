@@ -6,7 +6,7 @@ rows, up to a size that takes a kernel through many blocks all the same, and not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["Scale", "scale_for"]
 
@@ -114,6 +114,10 @@ _SCALES = {
 }
 
 
-def scale_for(quick: bool, interpreted: bool) -> Scale:
-    """The scale of a vetting, in full or quick, native or in an interpreter."""
-    return _SCALES[quick, interpreted]
+_BRIEF = replace(_SCALES[True, False], sizes=(1, 3, 1000), odd_sizes=((130, 999),), tall=())
+"""What XLA compiles for each shape, and takes care of tiles by itself for: a quick look at few shapes."""
+
+
+def scale_for(quick: bool, interpreted: bool, brief: bool = False) -> Scale:
+    """The scale of a vetting: in full or quick, native or in an interpreter; `brief` where shapes are compiled for."""
+    return _BRIEF if brief else _SCALES[quick, interpreted]

@@ -162,7 +162,7 @@ class Vetting:
             if distrusted:
                 self.results.append(CheckResult("output_form", dtype, "skipped", distrusted))
                 continue
-            batch = context.batch(dtype, "first call", 4, 7)
+            batch = context.batch(dtype, "first call")
             try:
                 seen = context.examiner.look(batch)  # of whatever form
             except Gone:

@@ -30,7 +30,7 @@ def upstream(context: Context, dtype: str) -> Iterator[Finding]:
         for name in ("upstream_gradient", "repeated_backward"):
             yield Skipped(name, "the candidate has no gradient")
         return
-    batch = context.batch(dtype, "upstream gradient", 8, 10)
+    batch = context.batch(dtype, "upstream gradient")
     ones = replace(batch, upstream=np.ones_like(batch.upstream))
     plain = context.examiner.examine(ones)
     if plain.of("gradient") is not None or plain.of("call") is not None:
@@ -86,8 +86,8 @@ def evaluation(context: Context, dtype: str) -> Iterator[Finding]:
         return
     reductions = (None, "mean") if context.examiner.claims.reduction or context.examiner.mean_only else (None,)
     switches = (False, True)[: 1 + (framework == "torch")]
-    shapes = ((8, 33, 3.0), (4, 1000, 2.0), (6, 11, 40.0))
-    for n, v, spread in shapes[: 1 if context.brief else None]:
+    shapes = ((8, 9, 40.0), (16, 1000, 2.0), (8, 33, 3.0))
+    for n, v, spread in shapes[: 2 if context.brief else None]:
         for turn, (_, reduction, no_grad) in enumerate(product(range(2), reductions, switches)):
             batch = context.batch(dtype, f"without a gradient {turn}, {v} classes", n, v, spread=spread)
             probe = Probe(reduction=reduction, gradient=False, no_grad=no_grad)
@@ -111,7 +111,7 @@ def _repeated(context: Context, dtype: str, scaled: bool) -> Iterator[Finding]:
 
 def _repeated_as(context: Context, dtype: str, reduction: str | None, scaled: bool) -> Iterator[Finding]:
     """With another upstream gradient only where one alone scales the gradient as it should."""
-    batch = context.batch(dtype, "repeated backward", 4, 9)
+    batch = context.batch(dtype, "repeated backward")
     probe = Probe(reduction=reduction, backwards=len(FACTORS))
     seen = context.examiner.examine(batch, probe)
     call = seen.of("call")

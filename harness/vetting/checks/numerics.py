@@ -184,8 +184,7 @@ def sizes(context: Context, dtype: str) -> Iterator[Finding]:
                 yield context.found(problem, "sizes")
             else:
                 yield Failed("sizes", context.said(problem), problem)
-    # XLA compiles for each shape, and takes care of tiles by itself: a quick look goes without.
-    for rows, between in () if context.brief else context.scale.tall:
+    for rows, between in context.scale.tall:
         yield from _many_rows(context, dtype, rows, int(context.rng("many classes", str(rows)).integers(*between)))
     classes = int(context.rng("many classes with options").integers(*_CLASSES_WITH_OPTIONS))
     options = _every_option(context, classes)
@@ -193,7 +192,7 @@ def sizes(context: Context, dtype: str) -> Iterator[Finding]:
         yield from _many_rows(context, dtype, 3, classes, options)
     if context.scale.very_many_rows:
         yield from _many_rows(context, dtype, VERY_MANY, 3)
-    empty = context.batch(dtype, "empty batch", 0, 5)
+    empty = context.batch(dtype, "empty batch", 0)
     seen = context.survives(empty)
     if seen.problems:
         yield Deviates("empty_batch", seen.problems[0].detail)

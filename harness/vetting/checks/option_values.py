@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from harness.vetting.checks import Finding, Skipped, inspection
-from harness.vetting.context import Context
+from harness.vetting.context import CLASSES, ROWS, Context
 from harness.vetting.examination import Probe
 
 __all__: list[str] = []
 
 Array = np.ndarray[Any, Any]
 
-_ROWS, _CLASSES = 8, 9
 _BEYOND = 255
 """An index that no class has, which is customary for what is not labelled in images."""
 
@@ -67,9 +66,7 @@ def values(context: Context, dtype: str) -> Iterator[Finding]:
     if not (settings and context.examiner.claims.reduction):
         yield Skipped("reduction", "it is not claimed together with an option")
     for setting in settings:
-        batch = context.batch(
-            dtype, setting.word, _ROWS, _CLASSES, labels=_labels(context, dtype, setting), options=setting.options
-        )
+        batch = context.batch(dtype, setting.word, labels=_labels(context, dtype, setting), options=setting.options)
         seen = context.examiner.examine(batch)
         for problem in seen.problems:
             yield context.found(problem, setting.check)
@@ -81,10 +78,10 @@ def values(context: Context, dtype: str) -> Iterator[Finding]:
 def _settings(context: Context, dtype: str) -> Iterator[_Setting]:
     """Each option alone, then together: weights sum to less than one, and one class has none."""
     rng, claims = context.rng("option values", dtype), context.claims
-    weight = context.digits(dtype, rng.uniform(0.5, 3.0, _CLASSES) / 64)
-    weight[rng.integers(_CLASSES)] = 0.0
+    weight = context.digits(dtype, rng.uniform(0.5, 3.0, CLASSES) / 64)
+    weight[rng.integers(CLASSES)] = 0.0
     # From 1 on: the usual 1 + (pos_weight - 1)·t cancels below, which the bound has no term for.
-    positive = context.digits(dtype, rng.uniform(1.0, 9.0, _CLASSES))
+    positive = context.digits(dtype, rng.uniform(1.0, 9.0, CLASSES))
     whole, little = {"label_smoothing": 1.0}, {"label_smoothing": float(rng.uniform(0.001, 0.004))}
     if "weight" in claims:
         yield _Setting("option_weight", "weights of many digits", {"weight": weight})
@@ -104,7 +101,7 @@ def _settings(context: Context, dtype: str) -> Iterator[_Setting]:
     inside = 0  # which is false where anybody asks for no more than that
     ignored = {
         "index 0": inside,
-        "the last index": _CLASSES - 1,
+        "the last index": CLASSES - 1,
         "an index beyond": _BEYOND,
         "a negative index": -int(rng.integers(1, 99)),
     }
@@ -119,9 +116,9 @@ def _settings(context: Context, dtype: str) -> Iterator[_Setting]:
 
 def _labels(context: Context, dtype: str, setting: _Setting) -> Array:
     """A label of each row [N]: all but a few ignored, and where weights are given, the class of none among the rest."""
-    labels: Array = context.rng("labels", setting.word, dtype).permutation(_CLASSES)[:_ROWS]
+    labels: Array = context.rng("labels", setting.word, dtype).permutation(CLASSES)[:ROWS]
     index = setting.options.get("ignore_index")
     if index is not None:
         labels = labels[labels != index]
-        labels = np.concatenate([labels[: setting.kept], np.full(_ROWS, index)])[:_ROWS]
+        labels = np.concatenate([labels[: setting.kept], np.full(ROWS, index)])[:ROWS]
     return labels

@@ -27,7 +27,7 @@ _CALLS = 6
 )
 def form(context: Context, dtype: str) -> Iterator[Finding]:
     """The first look at a dtype."""
-    seen = context.examiner.examine(context.batch(dtype, "first call", 6, 11))
+    seen = context.examiner.examine(context.batch(dtype, "first call"))
     for problem in seen.problems:
         if problem.what == "call" or problem.kind == "form":
             yield context.found(problem, "output_form")
@@ -48,7 +48,7 @@ def state(context: Context, dtype: str) -> Iterator[Finding]:
     altered = context.examiner.claims.altered
     if altered:
         yield Failed("process_state", f"importing the file changes the {', '.join(altered)} of the process")
-    batches = [context.batch(dtype, f"process state {turn}", 3, 6) for turn in range(_CALLS)]
+    batches = [context.batch(dtype, f"process state {turn}") for turn in range(_CALLS)]
     # With more threads than ever before, so that setting them to the usual number shows.
     replies = [context.survives(batch, threads=context.examiner.session.threads + 1).reply for batch in batches]
     for what in ("files", "threads"):
@@ -121,7 +121,7 @@ def outside(context: Context, dtype: str) -> Iterator[Finding]:
         yield Skipped("outside_the_harness", "no other process could import the candidate")
         return
     claimed, mean_only = context.examiner.claims.reduction, context.examiner.mean_only
-    shapes = [(6, 11), (4, 1000), (257, 10), *[(6, 11)] * 4]  # those of other checks, compiled for already
+    shapes = [(8, 9), (16, 1000), (257, 10), *[(8, 9)] * 4]  # those of other checks, compiled for already
     batches = [context.batch(dtype, f"in a plain script, call {turn}", *shape) for turn, shape in enumerate(shapes)]
     probes = [Probe(reduction="mean") if mean_only else Probe() for _ in batches]
     if claimed:
