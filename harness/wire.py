@@ -125,6 +125,16 @@ class Channel:
                 raise WireError(f"array {name!r}: a bool that is neither 0 nor 1")
         return Message(body, arrays)
 
+    def await_reply(self, deadline: float | None = None) -> None:
+        """Return once there is something to receive, or nothing to come; after a `WireTimeout` nothing is lost.
+
+        Raises
+        ------
+        WireClosed, WireTimeout
+            As for `receive`.
+        """
+        self._wait(self._read_fd, select.POLLIN, deadline)
+
     def close(self) -> None:
         """Close both ends; more than once does no harm."""
         if self._open:

@@ -252,3 +252,16 @@ def test_more_of_the_process_is_told_by_name(monkeypatch: pytest.MonkeyPatch) ->
     signal.signal(signal.SIGTERM, before and signal.SIG_DFL)
     monkeypatch.setattr("math.exp", lambda x: 0.0)
     assert "patched functions" in changed(before, snapshot())
+
+
+def test_callbacks_of_jax_have_a_thread_to_wait_for(tmp_path: Path) -> None:
+    """With one thread for all, one that reads its array can hang, in the harness and in a plain script."""
+    (tmp_path / "candidate.py").write_text(
+        "import os, jax\n"
+        "def f(z, y):\n"
+        "    assert int(os.environ['PJRT_NPROC']) >= 2\n"
+        "    return jax.nn.logsumexp(z, axis=1) - jax.numpy.take_along_axis(z, y[:, None], 1)[:, 0]\n"
+    )
+    options = Options(dtypes=("float32",), quick=True, seed=4, checks=("output_form", "outside_the_harness"))
+    found = vet(f"{tmp_path / 'candidate.py'}:f", options)
+    assert (found.verdict, {c.name: c.outcome for c in found.checks}["outside_the_harness"]) == ("accepted", "passed")

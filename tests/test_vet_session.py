@@ -238,6 +238,40 @@ def test_rejected_in_a_call(what: str, write: Write, monkeypatch: pytest.MonkeyP
     assert time.monotonic() - start < 60
 
 
+# Seconds of processor for each second of the clock, and what becomes of a call of 2.7 seconds with a limit of one.
+SHARES = {
+    "its own processor": (1.0, Outcome.TIMED_OUT, 1.0),
+    "half of one": (0.5, Outcome.TIMED_OUT, 2.0),
+    "a third of one": (1 / 3, Outcome.PASSED, 2.7),
+    "none, asleep": (0.05, Outcome.TIMED_OUT, 1.0),
+}
+
+
+@pytest.mark.parametrize("what", SHARES)
+def test_a_busy_machine_does_not_make_a_call_late(what: str, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    share, outcome, seconds = SHARES[what]
+    monkeypatch.setattr(watch.Watch, "processor_seconds", lambda self: share * time.monotonic())
+    spec = write("import time\ndef f(z, y):\n    time.sleep(2.7)\n    return right(z, y)\n")
+    with Session(read_source(spec), timeout=1.0) as session:
+        session.open()
+        start = time.monotonic()
+        assert session.call(batch(), Call(gradient=False)).outcome is outcome
+        assert time.monotonic() - start >= seconds
+
+
+def test_seconds_of_processor_are_those_of_all_that_it_starts(write: Write) -> None:
+    """A second in the process, one in a child that has ended, and one asleep."""
+    busy = "import time; end = time.process_time() + 1\nwhile time.process_time() < end: pass"
+    lines = textwrap.indent(f"{busy}\nsubprocess.run([sys.executable, '-c', {busy!r}])\ntime.sleep(1)", "    ")
+    spec = write(f"import subprocess, sys\ndef f(z, y):\n{lines}\n    return right(z, y)\n")
+    with Session(read_source(spec)) as session:
+        session.open()
+        assert session._watch is not None
+        before = session._watch.processor_seconds()
+        assert session.call(batch(), Call(gradient=False)).outcome is Outcome.PASSED
+        assert 1.95 <= session._watch.processor_seconds() - before < 2.9
+
+
 def test_one_that_dies_at_its_first_call_is_not_accepted_in_any_dtype(write: Write) -> None:
     spec = write("import os\ndef f(z, y):\n    os._exit(0)\n")
     verdict = vetted(spec, dtypes=("float64", "float32", "float16"))

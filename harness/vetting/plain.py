@@ -17,6 +17,7 @@ import numpy as np
 from harness.batch import Batch
 from harness.bridges import triton_interpreter
 from harness.process import THREAD_VARIABLES
+from harness.vetting.drivers import JaxDriver
 from harness.vetting.examiner import Examiner
 from harness.vetting.replies import inert
 from harness.vetting.watch import Watch, new_mark
@@ -25,6 +26,7 @@ __all__ = ["run_plainly"]
 
 TIMEOUT = 60.0
 """Seconds for a framework to be imported, on top of those for a call."""
+_THREADS = {**dict.fromkeys(THREAD_VARIABLES, "1"), "PJRT_NPROC": str(JaxDriver.fewest_threads)}
 _TAIL = 4096
 _LARGEST = 1 << 22
 
@@ -166,7 +168,7 @@ def _run(folder: Path, timeout: float, variables: Mapping[str, str]) -> str:
         process = subprocess.Popen(
             [sys.executable, "train.py"],
             cwd=folder,
-            env={**_plain_environment(), **dict.fromkeys(THREAD_VARIABLES, "1"), **variables, **mark},
+            env={**_plain_environment(), **_THREADS, **variables, **mark},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

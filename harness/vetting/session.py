@@ -27,6 +27,10 @@ __all__ = ["Claims", "Rejected", "Reply", "Session"]
 
 START_TIMEOUT = 120.0
 """Seconds that a framework may take to be imported: not the candidate's doing."""
+PATIENCE = 3.0
+"""So many times its limit a call may take by the clock, on a machine that gives it less than a processor."""
+_IDLE = 0.1
+"""A share of a processor below which a process does not compute, but wait."""
 IMPORT_TIMEOUT = 20.0
 """Seconds that importing the candidate's file may always take, however short a call must be."""
 
@@ -199,12 +203,12 @@ class Session:
     def _exchange(self, message: Message, timeout: float) -> Message | Reply:
         """Send a request and wait for its answer; a process that does not give one is ended."""
         assert self._child is not None
-        deadline = time.monotonic() + timeout
+        start = time.monotonic()
         number = secrets.randbits(60)
         self._child.forget_output()
         try:
-            self._child.channel.send(Message({**message.body, "id": number}, message.arrays), deadline)
-            reply = self._child.channel.receive(deadline)
+            self._child.channel.send(Message({**message.body, "id": number}, message.arrays), start + timeout)
+            reply = self._child.channel.receive(self._awaited(start, timeout) + timeout)
             if reply.body.get("id") != number:
                 raise WireError("an answer to another request")
         except WireTimeout:
@@ -219,6 +223,32 @@ class Session:
             self.close()
             raise
         return failure_of(reply) or reply
+
+    def _awaited(self, start: float, timeout: float) -> float:
+        """Wait until the reply begins to come; the time at which it does, of ``time.monotonic``.
+
+        The limit is one of the clock for who sleeps and for who has a processor. Who has to share it with the rest of
+        the machine may go on until it has had that many seconds of it, within reason.
+
+        Raises
+        ------
+        WireClosed, WireTimeout
+            Where there is none.
+        """
+        assert self._child is not None
+        assert self._watch is not None
+        had, deadline = self._watch.processor_seconds(), start + timeout
+        while True:
+            try:
+                self._child.channel.await_reply(deadline)
+            except WireTimeout:
+                now = time.monotonic()
+                used, passed = self._watch.processor_seconds() - had, now - start
+                if used >= timeout or used < _IDLE * passed or passed >= PATIENCE * timeout:
+                    raise
+                deadline = min(now + max(timeout - used, 0.05 * timeout), start + PATIENCE * timeout)
+            else:
+                return time.monotonic()
 
     def _lost(self, outcome: Outcome, detail: str) -> Reply:
         self.close()

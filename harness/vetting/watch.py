@@ -70,6 +70,10 @@ class Watch:
                 return
             time.sleep(0.01 * turn)
 
+    def processor_seconds(self) -> float:
+        """What the process and what it is known to have started have had of the processors, all threads together."""
+        return sum(map(_computed, tuple(self._family)))
+
     def _run(self) -> None:
         for tick in itertools.count():
             if self._stop.wait(_EVERY):
@@ -100,6 +104,15 @@ def _kill(family: set[psutil.Process]) -> None:
     for process in family:
         with suppress(psutil.Error):
             process.kill()
+
+
+def _computed(process: psutil.Process) -> float:
+    """With what those of its children had that have ended."""
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def _resident(process: psutil.Process) -> int:

@@ -14,7 +14,18 @@ from harness.vetting.drivers.jax_driver import JaxDriver
 from harness.vetting.drivers.numpy_driver import NumpyDriver
 from harness.vetting.drivers.torch_driver import TorchDriver
 
-__all__ = ["FACTORS", "Call", "Driver", "Given", "NoDevice", "NoGradient", "NumpyDriver", "WrongShape", "driver_for"]
+__all__ = [
+    "FACTORS",
+    "Call",
+    "Driver",
+    "Given",
+    "JaxDriver",
+    "NoDevice",
+    "NoGradient",
+    "NumpyDriver",
+    "WrongShape",
+    "driver_for",
+]
 
 
 def driver_for(framework: str, threads: int, device: str = "cpu", backend: str = "native") -> Driver:
@@ -33,4 +44,5 @@ def driver_for(framework: str, threads: int, device: str = "cpu", backend: str =
     kinds: dict[str, type[Driver]] = {"numpy": NumpyDriver, "torch": TorchDriver, "jax": JaxDriver}
     if device == "cuda":
         os.environ.setdefault("JAX_PLATFORMS", "cuda,cpu")  # before its bridge says that it is the CPU
-    return kinds[framework](bridge_for(framework, threads), device)
+    kind = kinds[framework]
+    return kind(bridge_for(framework, max(threads, kind.fewest_threads)), device)

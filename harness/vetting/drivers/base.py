@@ -80,6 +80,9 @@ class NoDevice(RuntimeError):
 class Driver(ABC):
     """Calls candidates of one framework, on one device."""
 
+    fewest_threads = 1
+    """Threads that the framework is to have, whoever asks for fewer."""
+
     def __init__(self, bridge: Bridge, device: str = "cpu") -> None:
         self.bridge, self.device = bridge, device
 

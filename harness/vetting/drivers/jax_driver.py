@@ -15,6 +15,10 @@ __all__ = ["JaxDriver"]
 class JaxDriver(Driver):
     """JAX: gradients by ``jax.vjp``; arrays have no layout and no address that a caller could choose."""
 
+    fewest_threads = 2
+    """With one, a callback into Python that reads an array can wait for ever for the thread that it runs on:
+    https://github.com/jax-ml/jax/issues/24255."""
+
     def __init__(self, bridge: Bridge, device: str = "cpu") -> None:
         super().__init__(bridge, device)
         self.jax: Any = vars(bridge)["jax"]
