@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -22,6 +23,7 @@ from harness.vetting import session as session_module
 from harness.vetting import vet as vet_module
 from harness.vetting import watch
 from harness.vetting.drivers import Call
+from harness.vetting.examiner import Examiner
 from harness.vetting.replies import Claims, failure_of, inert, read_claims, read_reply
 from harness.vetting.session import Rejected, Session
 from harness.vetting.settings import Options
@@ -257,6 +259,20 @@ def test_a_busy_machine_does_not_make_a_call_late(what: str, write: Write, monke
         start = time.monotonic()
         assert session.call(batch(), Call(gradient=False)).outcome is outcome
         assert time.monotonic() - start >= seconds
+
+
+def test_one_whose_calls_take_too_long_together_is_called_no_more(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write("import time\ndef f(z, y):\n    time.sleep(0.05)\n    return right(z, y)\n")
+    asked = ("output_form", "late_calls", "deterministic", "row_independence")
+    monkeypatch.setattr(Examiner, "MOST_TIMES", 0.1)
+    assert "time_limit" not in reasons(vetted(spec, *asked))
+    monkeypatch.setattr(Examiner, "MOST_TIME", 1.0)  # a tenth of 20 s is more
+    verdict = vetted(spec, *asked)
+    said = r"it took \d s for \d\d calls, more than 2 s together \(see --timeout\), and is called no more"
+    assert re.fullmatch(said, reasons(verdict)["time_limit"])
+    assert {"passed", "failed", "skipped"} == {check.outcome for check in verdict.checks}
 
 
 def test_seconds_of_processor_are_those_of_all_that_it_starts(write: Write) -> None:

@@ -254,6 +254,19 @@ def test_deadlines_hold_in_both_directions(pair: Pair) -> None:
     assert 0.4 <= time.monotonic() - start < 5
 
 
+def test_waiting_in_vain_loses_nothing(pair: Pair) -> None:
+    for _ in range(2):
+        with pytest.raises(WireTimeout):
+            pair.a.await_reply(time.monotonic() + 0.05)
+    pair.b.send(Message({"late": 1}), time.monotonic() + LATER)
+    pair.a.await_reply(time.monotonic() + LATER)
+    assert pair.a.receive(time.monotonic() + LATER).body == {"late": 1}
+    pair.b.close()
+    pair.a.await_reply(time.monotonic() + LATER)  # there is nothing to come, which the next one says
+    with pytest.raises(WireClosed, match="closed its end"):
+        pair.a.receive(time.monotonic() + LATER)
+
+
 def test_the_death_of_the_other_side_is_noticed_while_the_pipe_stays_open() -> None:
     dead = threading.Event()
     pair = Pair(alive=lambda: not dead.is_set())

@@ -27,11 +27,11 @@ Array = np.ndarray[Any, Any]
 
 
 class Gone(Exception):
-    """The candidate has died or hung too often to be worth another call; `hung` is how it ended last."""
+    """The candidate is called no more: it has died or hung too often, or taken too long; `hung` is whether by time."""
 
-    def __init__(self, deaths: int, last: Reply) -> None:
-        super().__init__(f"it died or hung {deaths} times, and is called no more: {last.detail}")
-        self.hung = last.outcome is Outcome.TIMED_OUT
+    def __init__(self, why: str, hung: bool) -> None:
+        super().__init__(f"{why}, and is called no more")
+        self.hung = hung
 
 
 class Examiner:
@@ -50,6 +50,8 @@ class Examiner:
     """
 
     MOST_DEATHS = 3
+    MOST_TIME, MOST_TIMES = 900.0, 45.0
+    """Seconds that all calls together may take, or so many times what one may, whichever is more."""
 
     def __init__(
         self, session: Session, claims: Claims, required: Mapping[str, Grade], differentiates: bool = True
@@ -193,8 +195,14 @@ class Examiner:
         return Call(options, gradient, probe.backwards, probe.layout, probe.together, probe.no_grad, probe.threads)
 
     def _guard(self) -> None:
-        if self.session.deaths >= self.MOST_DEATHS:
-            raise Gone(self.session.deaths, self.session.last_death)
+        session = self.session
+        if session.deaths >= self.MOST_DEATHS:
+            last = session.last_death
+            raise Gone(f"it died or hung {session.deaths} times ({last.detail})", last.outcome is Outcome.TIMED_OUT)
+        limit = max(self.MOST_TIME, self.MOST_TIMES * session.timeout)
+        if session.spent > limit:
+            why = f"it took {session.spent:.0f} s for {session.asked} calls"
+            raise Gone(f"{why}, more than {limit:.0f} s together (see --timeout)", True)
 
     def _call(self, batch: Batch, call: Call) -> Reply:
         self._guard()

@@ -78,6 +78,7 @@ class Session:
         self.source, self.gradient, self.timeout = source, gradient, timeout
         self.threads, self.device, self.backend = threads, device, backend
         self.calls = 0  # of this process
+        self.asked, self.spent = 0, 0.0  # requests to call it, and seconds that they took, of all its processes
         self.deaths = 0
         self.last_death = Reply(Outcome.PASSED)
         self._child: Child | None = None
@@ -191,7 +192,9 @@ class Session:
             except (Rejected, CannotJudge) as error:
                 detail = f"it could be imported once, but not again: {error}"
                 return self._lost(Outcome.CRASHED, detail)
+        start = time.monotonic()
         reply = self._exchange(message, timeout)
+        self.asked, self.spent = self.asked + (calls or 1), self.spent + time.monotonic() - start
         if isinstance(reply, Reply):
             return reply
         read = read_reply(reply, gradients, calls)
