@@ -254,14 +254,43 @@ def test_more_of_the_process_is_told_by_name(monkeypatch: pytest.MonkeyPatch) ->
     assert "patched functions" in changed(before, snapshot())
 
 
-def test_callbacks_of_jax_have_a_thread_to_wait_for(tmp_path: Path) -> None:
-    """With one thread for all, one that reads its array can hang, in the harness and in a plain script."""
-    (tmp_path / "candidate.py").write_text(
-        "import os, jax\n"
-        "def f(z, y):\n"
-        "    assert int(os.environ['PJRT_NPROC']) >= 2\n"
-        "    return jax.nn.logsumexp(z, axis=1) - jax.numpy.take_along_axis(z, y[:, None], 1)[:, 0]\n"
-    )
-    options = Options(dtypes=("float32",), quick=True, seed=4, checks=("output_form", "outside_the_harness"))
+CALLED_BACK = """
+import os, threading
+import jax, numpy as np
+
+def in_another_thread():
+    assert jax.numpy.asarray(np.ones(1)).dtype == np.float64
+    seen.append(1)
+
+seen = []
+
+def f(z, y):
+    assert int(os.environ["PJRT_NPROC"]) >= 2
+    thread = threading.Thread(target=in_another_thread)
+    thread.start()
+    thread.join()
+    assert seen
+    return jax.nn.logsumexp(z, axis=1) - jax.numpy.take_along_axis(z, y[:, None], 1)[:, 0]
+"""
+
+
+def test_callbacks_of_jax_find_what_they_need(tmp_path: Path) -> None:
+    """A thread to wait for, without which one that reads its array can hang, and 64-bit types in that thread too."""
+    (tmp_path / "candidate.py").write_text(CALLED_BACK)
+    options = Options(dtypes=("float64",), quick=True, seed=4, checks=("output_form", "outside_the_harness"))
     found = vet(f"{tmp_path / 'candidate.py'}:f", options)
     assert (found.verdict, {c.name: c.outcome for c in found.checks}["outside_the_harness"]) == ("accepted", "passed")
+
+
+def test_a_session_in_this_process_leaves_jax_with_as_many_bits() -> None:
+    source = read_source(f"{HERE / 'right' / 'jax_losses.py'}:jitted")
+    config = pytest.importorskip("jax").config
+    for wide in (False, True):
+        config.update("jax_enable_x64", wide)
+        try:
+            with LocalSession(source, lambda z, y: z) as session:
+                session.open()
+                assert config.jax_enable_x64
+            assert config.jax_enable_x64 is wide
+        finally:
+            config.update("jax_enable_x64", False)

@@ -66,6 +66,7 @@ class Guest:
         importlib.import_module("numpy.testing")  # so that it is seen when the candidate's file patches it
         body = request.body
         self.driver = driver_for(self.framework, self.threads, body.get("device", "cpu"), body.get("backend", "native"))
+        self.driver.settle()
         self.restorer = Restorer()
         return Message({"framework": self.framework, "flushed": sorted(self.driver.bridge.flushed)})
 

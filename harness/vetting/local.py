@@ -84,6 +84,8 @@ class LocalSession(Session):
         """Put back what of this process's state has been changed."""
         if self._guest is None:
             return
+        if self._guest.driver is not None:
+            self._guest.driver.unsettle()
         self._guest = None
         if self._restorer is not None:
             self._restorer.restore()

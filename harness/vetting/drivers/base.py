@@ -86,6 +86,12 @@ class Driver(ABC):
     def __init__(self, bridge: Bridge, device: str = "cpu") -> None:
         self.bridge, self.device = bridge, device
 
+    def settle(self) -> None:  # noqa: B027 (most have nothing to set)
+        """Set in the whole process what `context` can set for its own thread only."""
+
+    def unsettle(self) -> None:  # noqa: B027 (most have nothing to set)
+        """Take back what `settle` has set."""
+
     @contextmanager
     def context(self) -> Iterator[None]:
         """What surrounds everything that touches the framework's arrays; overflow is no news to anybody here.

@@ -22,11 +22,20 @@ class JaxDriver(Driver):
     def __init__(self, bridge: Bridge, device: str = "cpu") -> None:
         super().__init__(bridge, device)
         self.jax: Any = vars(bridge)["jax"]
+        self.wide = bool(self.jax.config.jax_enable_x64)
         if device == "cuda":
             try:
                 self.jax.devices("cuda")
             except RuntimeError:
                 raise NoDevice("JAX finds no CUDA device here: leave --device cuda out") from None
+
+    def settle(self) -> None:
+        """64-bit types in all threads: a callback into Python runs in another one than the call."""
+        self.jax.config.update("jax_enable_x64", True)
+
+    def unsettle(self) -> None:
+        """As many bits as there were."""
+        self.jax.config.update("jax_enable_x64", self.wide)
 
     @contextmanager
     def context(self) -> Iterator[None]:
