@@ -11,6 +11,7 @@ import importlib
 import sys
 from dataclasses import asdict
 
+from harness import worker_main
 from harness.bridges.triton_compiler import compiled
 from harness.declaration import Kernel
 from harness.forked import forked
@@ -18,7 +19,7 @@ from harness.grades import Outcome
 from harness.machine_code import TARGETS
 from harness.messages import describe_exception
 from harness.wire import Message
-from harness.worker_main import Server, serve
+from harness.worker_main import Server
 
 __all__ = ["CompileServer", "main"]
 
@@ -55,7 +56,7 @@ class CompileServer(Server):
 
 def main(arguments: list[str]) -> None:
     """Serve until the parent closes the channel."""
-    serve(CompileServer, arguments)
+    worker_main.main(arguments, CompileServer)
 
 
 if __name__ == "__main__":

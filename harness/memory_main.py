@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import sys
 
+from harness import worker_main
 from harness.bridges.stopwatch import NotToBeTimed, Task
 from harness.forked import forked
 from harness.grades import Outcome
 from harness.messages import batch_from, describe_exception
 from harness.wire import Message
-from harness.worker_main import Server, serve
+from harness.worker_main import Server
 
 __all__ = ["MemoryServer", "main"]
 
@@ -49,7 +50,7 @@ class MemoryServer(Server):
 
 def main(arguments: list[str]) -> None:
     """Serve until the parent closes the channel."""
-    serve(MemoryServer, arguments)
+    worker_main.main(arguments, MemoryServer)
 
 
 if __name__ == "__main__":

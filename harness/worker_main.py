@@ -11,12 +11,9 @@ import importlib
 import importlib.util
 import os
 import platform
-import signal
 import sys
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -29,10 +26,11 @@ from harness.grades import Outcome
 from harness.messages import batch_from, describe_exception
 from harness.process import MALLOC_VARIABLES, THREAD_VARIABLES
 from harness.scan import installing, requirements
+from harness.serving import inherited, serve
 from harness.timed import timed_message
-from harness.wire import Channel, Message, WireClosed, WireError
+from harness.wire import Message, WireError
 
-__all__ = ["Server", "die_with", "main", "serve"]
+__all__ = ["Server", "main"]
 
 _KEPT_BATCHES = 8
 _KEPT_BYTES = 1 << 30
@@ -207,55 +205,15 @@ def _import_advice(error: ImportError, source: str) -> str:
     return reason if "pip install" in reason else describe_exception(error)
 
 
-def die_with(lifeline: int) -> None:
-    """Exit when the parent does, whatever this process is doing: reading the lifeline returns only at its end.
-
-    A thread, and not PR_SET_PDEATHSIG, because that signal comes when the parent's *thread* ends, and only on Linux.
-    """
-
-    def wait() -> None:
-        with suppress(OSError):
-            os.read(lifeline, 1)
-        os._exit(0)
-
-    threading.Thread(target=wait, name="lifeline", daemon=True).start()
-
-
-def main(arguments: list[str]) -> None:
-    """Serve until the parent closes the channel."""
-    serve(Server, arguments)
-
-
-def serve(make: Callable[[str, int], Server], arguments: list[str]) -> None:
+def main(arguments: list[str], make: Callable[[str, int], Server] = Server) -> None:
     """Answer one parent until it closes the channel; the arguments are those of the command line."""
     framework, threads, *fds = arguments
-    requests, replies, lifeline = map(int, fds)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
-    for fd in (requests, replies, lifeline):
-        os.set_inheritable(fd, False)
-    die_with(lifeline)
-    channel = Channel(requests, replies)
-    server = make(framework, int(threads))
-    serving = os.getpid()
-    while True:
-        try:
-            request = channel.receive()
-        except WireClosed:
-            os._exit(0)
-        reply = server.answer(request)
-        if os.getpid() != serving:  # a fork that an implementation let return: it is not the one that was asked
-            os._exit(0)
-        _send(channel, reply)
-        del request, reply
+    channel = inherited(fds)
+    serve(channel, make(framework, int(threads)).answer, _unsendable)
 
 
-def _send(channel: Channel, reply: Message) -> None:
-    try:
-        channel.send(reply)
-    except WireClosed:
-        os._exit(0)
-    except WireError as error:  # too large: nothing has been written yet
-        channel.send(_failure(Outcome.RAISED, describe_exception(error)))
+def _unsendable(request: Message, error: WireError) -> Message:
+    return _failure(Outcome.RAISED, describe_exception(error))
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ AT_IMPORT = {
         """
         import os, sys
         frame = sys._getframe()
-        while "request" not in frame.f_locals or "guest" not in frame.f_locals:
+        while "request" not in frame.f_locals or "channel" not in frame.f_locals:
             frame = frame.f_back
         from harness.wire import Message
         number = frame.f_locals["request"].body["id"]

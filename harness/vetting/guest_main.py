@@ -6,10 +6,7 @@ Where it stands among the machine's processes, and how its requests and replies 
 from __future__ import annotations
 
 import ctypes
-import os
-import signal
 import sys
-import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,9 +14,10 @@ import psutil
 
 from harness.grades import Outcome
 from harness.messages import describe_exception
+from harness.serving import inherited, serve
 from harness.vetting.guest import Guest, failure
 from harness.vetting.replies import REPLY_LIMIT
-from harness.wire import Channel, Message, WireClosed, WireError
+from harness.wire import Message
 
 __all__ = ["main"]
 
@@ -29,31 +27,19 @@ _PR_SET_CHILD_SUBREAPER = 36
 def main(arguments: list[str]) -> None:
     """Serve until the parent closes the channel."""
     framework, threads, *fds = arguments
-    requests, replies, lifeline = map(int, fds)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for fd in (requests, replies, lifeline):
-        os.set_inheritable(fd, False)
     _keep_house()
-    _die_with(lifeline)
-    channel = Channel(requests, replies, limit=REPLY_LIMIT)
+    channel = inherited(fds, limit=REPLY_LIMIT, at_the_end=_end_children)
     guest = Guest(framework, int(threads))
-    serving = os.getpid()
-    while True:
-        try:
-            request = channel.receive()
-        except WireClosed:
-            os._exit(0)
-        reply = guest.answer(request)
-        if os.getpid() != serving:  # a fork that the candidate let return
-            os._exit(0)
-        number = {"id": request.body["id"]}
-        try:
-            channel.send(Message({**reply.body, **number}, reply.arrays))
-        except WireClosed:
-            os._exit(0)
-        except WireError as error:  # too large: nothing has been written yet
-            channel.send(Message({**failure(Outcome.RAISED, describe_exception(error)).body, **number}))
-        del request, reply
+    serve(
+        channel,
+        lambda request: _numbered(guest.answer(request), request),
+        lambda request, error: _numbered(failure(Outcome.RAISED, describe_exception(error)), request),
+    )
+
+
+def _numbered(reply: Message, request: Message) -> Message:
+    """The reply, with the number of what it answers: nothing else that comes through the pipe has it."""
+    return Message({**reply.body, "id": request.body["id"]}, reply.arrays)
 
 
 def _keep_house() -> None:
@@ -67,19 +53,12 @@ def _keep_house() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def _die_with(lifeline: int) -> None:
-    """Exit when the parent does, whatever this process is doing, and take along what the candidate has started."""
-
-    def wait() -> None:
-        with suppress(OSError):
-            os.read(lifeline, 1)
-        with suppress(psutil.Error):
-            for process in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):
-                    process.kill()
-        os._exit(0)
-
-    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+def _end_children() -> None:
+    """End what the candidate has started."""
+    with suppress(psutil.Error):
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                process.kill()
 
 
 if __name__ == "__main__":
