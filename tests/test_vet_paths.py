@@ -101,6 +101,31 @@ def f(z, y):
 }
 
 
+def test_the_code_of_a_late_answer_makes_as_many_calls_as_show_it(tmp_path: Path) -> None:
+    (tmp_path / "candidate.py").write_text(
+        "import numpy as np\ncalls = 0\n\n"
+        "def f(z, y):\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        "    m = z.max(axis=1)\n"
+        "    loss = np.log(np.exp(z - m[:, None]).sum(axis=1)) + (m - z[np.arange(len(z)), y])\n"
+        "    return loss + 1 if calls > 45 else loss\n"
+    )
+    options = Options(dtypes=("float32",), quick=True, seed=4, checks=("late_calls",))
+    (result, *_) = vet(f"{tmp_path / 'candidate.py'}:f", options).failed
+    assert result.name == "late_calls"
+    assert result.witness is not None
+    code = result.witness["code"]
+    assert "] * 46\n" in code
+    assert code.count("array([[") == 1
+    assert np.shape(result.witness["logits"]) == (1, 9)
+    (tmp_path / "paste.py").write_text(code)
+    run = subprocess.run([sys.executable, "paste.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    *before, last = [float(line.strip("[]")) for line in run.stdout.splitlines()]
+    assert (len(before), len(set(before))) == (45, 1)
+    assert last == pytest.approx(before[0] + 1, rel=1e-5)
+
+
 @pytest.mark.parametrize("framework", REPLAYS)
 def test_the_code_of_a_replay_makes_the_calls_that_show_it(framework: str, tmp_path: Path) -> None:
     (tmp_path / "candidate.py").write_text(REPLAYS[framework])

@@ -101,7 +101,9 @@ def _code(source: Source, problem: Problem, claims: tuple[str, ...]) -> str:
 
 def _sequence(source: Source, problem: Problem, claims: tuple[str, ...], lines: list[str]) -> str:
     """Pasteable Python that makes several calls in the same memory, of which the last is wrong."""
-    size = sum(batch.logits.size for batch in problem.calls)
+    equal = all(batch is problem.calls[0] for batch in problem.calls)
+    shown = problem.calls[:1] if equal else problem.calls
+    size = sum(batch.logits.size for batch in shown)
     if size > LONGEST or source.name[:1].isupper():
         return f"# {len(problem.calls)} calls in a row, {size} logits, show it: draw them again with the seed."
     options = [f"{n}={v!r}" for n, v in problem.batch.options.items() if not isinstance(v, np.ndarray)]
@@ -109,8 +111,9 @@ def _sequence(source: Source, problem: Problem, claims: tuple[str, ...], lines: 
         options.append(f"reduction={problem.probe.reduction or 'none'!r}")
     changing = len(options) < len(problem.batch.options) + ("reduction" in claims)
     given = ", ".join(["logits, target", *["**kept"] * changing, *options])
-    values = ",\n    ".join(_one_of_many(source.framework, batch, problem) for batch in problem.calls)
-    lines += [f"calls = [\n    {values},\n]", *["kept = {}"] * changing]
+    values = ",\n    ".join(_one_of_many(source.framework, batch, problem) for batch in shown)
+    times = f" * {len(problem.calls)}" if equal else ""
+    lines += [f"calls = [\n    {values},\n]{times}", *["kept = {}"] * changing]
     for line in _LOOPS[source.framework]:
         lines.append(line.format(f=source.name, slope=source.gradient, given=given))
         if changing and line.startswith("for "):

@@ -125,9 +125,10 @@ def overlapping(context: Context, dtype: str) -> Iterator[Finding]:
 def late(context: Context, dtype: str) -> Iterator[Finding]:
     """Hundreds of small calls, every one of them judged."""
     count, turns = context.scale.late_calls
+    each = ROWS if context.brief else 3  # few, since a witness shows them all
     for turn in range(turns):
-        big = context.batch(dtype, f"late calls {turn}", ROWS * count)
-        batches = [big.rows(slice(i, i + ROWS)) for i in range(0, ROWS * count, ROWS)]
+        big = context.batch(dtype, f"late calls {turn}", each * count)
+        batches = [big.rows(slice(i, i + each)) for i in range(0, each * count, each)]
         seen = context.examiner.examine_sequence(batches, Probe(in_sequence=True), big)
         for problem in seen.problems:
             found = context.found(problem, "late_calls")
@@ -135,7 +136,7 @@ def late(context: Context, dtype: str) -> Iterator[Finding]:
                 found
                 if problem.what == "call"
                 else replace(
-                    found, detail=f"call {(problem.row or 0) // ROWS + 1} of {count} in a row: {problem.detail}"
+                    found, detail=f"call {(problem.row or 0) // each + 1} of {count} in a row: {problem.detail}"
                 )
             )
         if seen.problems:
