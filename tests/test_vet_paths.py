@@ -210,9 +210,9 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("body", OUTSIDE)
 def test_a_plain_script_calls_more_than_once(
-    body: str, numpy_candidate: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    body: str, numpy_candidate: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("XENT_CACHE", "somewhere")
+    monkeypatch.setenv("XENT_CACHE", str(tmp_path / "somewhere"))
     options = Options(dtypes=("float32",), quick=True, seed=2, checks=("outside_the_harness",), shrink=False)
     found = vet(numpy_candidate(body), options)
     assert [check.name for check in found.failed] == ["outside_the_harness"]
