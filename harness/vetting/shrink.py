@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 TRIES = 80
 SECONDS = 6.0
 MOST_EQUAL = 512
-"""So many equal calls are made in a row where no two show what a sequence of calls has shown."""
+"""At most so many equal calls are made in a row where no two show what a sequence of calls has shown."""
 
 
 def shrink(examiner: Examiner, problem: Problem, tries: int = TRIES) -> Problem:
@@ -72,10 +72,12 @@ def _few_calls(examiner: Examiner, problem: Problem) -> Problem:
 def _over_and_over(examiner: Examiner, problem: Problem) -> Problem | None:
     """The problem as that of the last of equal calls in a fresh process, of one row if that will do."""
     assert problem.row is not None
+    session = examiner.session
+    count = max(1, min(MOST_EQUAL, int(SECONDS * session.asked / max(session.spent, 1e-9))))  # there is time for these
     for batch in (problem.batch.rows(slice(problem.row, problem.row + 1)), problem.batch):
-        examiner.session.close()
+        session.close()
         try:
-            seen = examiner.examine_sequence([batch] * MOST_EQUAL, problem.probe)
+            seen = examiner.examine_sequence([batch] * count, problem.probe)
         except (Gone, ValueError):
             return None
         rows = len(batch.logits)
